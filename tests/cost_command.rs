@@ -16,12 +16,15 @@ use ironbridge::commands::cost::{Args, report};
 use ironbridge::config::plan::{Format, Plan, Transport};
 use ironbridge::config::wire::{self, Way};
 use ironbridge::flow::clock::Fix;
+use ironbridge::flow::hub::EventRecord;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::time::{Certainty, Wall};
 use ironbridge::model::value::Value;
 use ironbridge::payload::json;
-use ironbridge::store::MeterRow;
+use ironbridge::store::{MeterRow, Opening};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use store::{opening, start};
 
 const UPLINK: &str = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://broker.example.com\"\nclient_id = \"gw\"\n";
@@ -192,6 +195,47 @@ fn a_window_every_quarter_of_an_hour_costs_a_connect_each_and_no_pings_between()
 }
 
 #[test]
+fn tags_that_are_worked_out_from_others_cost_what_tags_that_are_read_cost() {
+    let bulk = |read: &str| read.replace("poll = \"1s\"", "class = \"bulk\"\npoll = \"1s\"");
+    let derived = |with: &str| {
+        let mut text = format!("{}[[device]]\nname = \"station\"\n", bulk(&text(100, UPLINK)));
+        for tag in 0..100 {
+            let _ = write!(text, "[[device.tag]]\nname = \"tag-{tag}\"\nexpression = \"{{d/tag-{tag}}} * 2\"\n{with}");
+        }
+        text.replacen("client_id", "classes = [\"telemetry\"]\nbudget = [\"1MiB/month\"]\nclient_id", 1)
+    };
+    let quiet = "deadband = 1\nheartbeat = \"100s\"\n";
+    let row = |text: &str, format: usize| {
+        let all = Home::with(text).json(None);
+        let cloud = &all["uplinks"][0];
+        assert_eq!(cloud["samples_per_second"]["most"], 100.0);
+        assert_eq!(cloud["fits"], "never", "{cloud}");
+        cloud["whole"]["formats"][format].clone()
+    };
+    for (format, dear) in [(2, 20.0), (3, 10.0)] {
+        let bytes = |row: &serde_json::Value, end| row["bytes_per_sample"][end].as_f64().expect("bytes");
+        let row = row(&derived(quiet), format);
+        assert!((0.5..dear).contains(&bytes(&row, "most")), "{row}");
+        assert!(bytes(&row, "least") > 0.5, "{row}");
+        assert!(row["likely"]["samples_per_second"].as_f64().is_some_and(|rate| rate > 0.5), "{row}");
+    }
+}
+
+#[test]
+fn a_path_costs_what_it_costs_alone_with_its_own_connects_and_a_dictionary_for_each() {
+    let path = |name: &str, more: &str| format!("[[uplink.path]]\nname = \"{name}\"\nsource = \"10.0.0.7\"\n{more}");
+    let (wired, cellular) = (path("wired", ""), path("cellular", "schedule = \"*/15min for 2min\"\n"));
+    let formats = |paths: &str, place: usize| {
+        let all = Home::with(&text(200, &format!("{UPLINK}{paths}"))).json(None);
+        all["uplinks"][0]["paths"][place]["formats"].clone()
+    };
+    let (alone, second) = (formats(&cellular, 0), formats(&format!("{wired}{cellular}"), 1));
+    assert_eq!(alone, second);
+    let quiet = |formats: &serde_json::Value| formats[3]["bytes_per_sample"]["least"].as_f64().expect("bytes");
+    assert!(quiet(&second) > quiet(&formats(&wired, 0)), "96 dictionaries a day, not one");
+}
+
+#[test]
 fn what_cannot_be_worked_out_is_refused_with_a_reason() {
     let none = Home::with(&text(1, ""));
     assert_eq!(none.report(None, false).expect_err("nothing to pay").code(), 78);
@@ -246,9 +290,51 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
     assert!((280.0..420.0).contains(&bytes), "one alone: {bytes}");
     let per_day = json["bytes_per_day"]["least"].as_f64().expect("bytes");
     assert!((json["bytes_per_day"]["most"].as_f64().expect("bytes") - per_day).abs() > 1.0, "connects stay unknown");
+    let spread = |format: usize| {
+        let day = &cloud["whole"]["formats"][format]["bytes_per_day"];
+        day["most"].as_f64().expect("bytes") - day["least"].as_f64().expect("bytes")
+    };
+    assert!(spread(3) > spread(0) + 23.0 * 10.0, "each connect has its dictionary: {} {}", spread(3), spread(0));
     assert!(cloud["recorded"].as_array().is_some_and(|rows| rows.len() == 2), "{cloud}");
     let text = home.report(Some(&dir), false).expect("a report");
     for words in ["telemetry 721 records", "123.0 kB in 2026-11-20", "4.0 MB in 2026-11\n"] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn in_a_store_that_is_full_a_class_has_the_rate_of_what_is_held_of_it() {
+    let home = Home::with(&text(4, UPLINK));
+    let dir = home.0.path().join("store");
+    std::fs::create_dir(&dir).expect("made");
+    let running = start(Opening { max_size: 3 << 20, ..opening(&dir) });
+    let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 };
+    running.clock.learn(fix);
+    running.store.record_fix(fix);
+    // Two hours: a telemetry sample every ten seconds, and four times the store of what gives way first.
+    let mut random = StdRng::seed_from_u64(1);
+    for step in 1..=144 {
+        running.emit(Class::Telemetry, (0..5).map(|n| 5 * step + n)).await;
+        for _ in 0..40 {
+            let body: Vec<u8> = (0..2000).map(|_| random.random()).collect();
+            let (topic, at) = ("machines/press".into(), running.clock.now());
+            running.hub.emit_event(EventRecord { topic, body, class: Class::Bulk, at, committed: None }).await;
+        }
+        running.settled(step * 45).await;
+        running.time.advance(Duration::from_secs(50));
+    }
+    assert!(running.store.stats().evicted[Class::Bulk as usize].get() > 144 * 20, "most of it is gone");
+    running.close().await;
+    let seen = home.json(Some(&dir));
+    let rate = |class: &str| {
+        let uplink = format!("{UPLINK}classes = [\"{class}\"]\n");
+        std::fs::write(home.config(), text(4, &uplink)).expect("written");
+        home.json(Some(&dir))["uplinks"][0]["samples_per_second"]["most"].as_f64().expect("a rate")
+    };
+    near(rate("telemetry"), 0.1, 5.0);
+    near(rate("bulk"), 0.8, 10.0);
+    let bulk = &seen["seen"]["streams"][1];
+    assert!(bulk["days"].as_f64() < seen["seen"]["days"].as_f64(), "{seen}");
+    let text = home.report(Some(&dir), false).expect("a report");
+    assert!(text.contains(" a day, held since 2026-11-20T2"), "{text}");
 }

@@ -111,8 +111,8 @@ impl AlarmMemory {
         let entries =
             active.iter().flat_map(|(tag, levels)| levels.iter().map(|(level, record)| (*tag, *level, record)));
         let entries = entries.filter_map(|(tag, level, record)| {
-            let tag = plan.tags.get(tag.0 as usize)?;
-            let entry = Entry::of(plan.devices.get(tag.device.0 as usize)?, tag, level);
+            let tag = plan.tag(tag)?;
+            let entry = Entry::of(plan.device(tag.device)?, tag, level);
             Some(Entry { record: String::from_utf8_lossy(record).into_owned(), ..entry })
         });
         let file = File { version: VERSION, active: entries.collect() };
@@ -127,11 +127,10 @@ impl AlarmMemory {
 fn sort(entries: Vec<Entry>, plan: &Plan) -> Remembered {
     let mut remembered = Remembered::default();
     for entry in entries {
-        let named = |tag: &TagPlan| {
-            tag.name == entry.tag && plan.devices.get(tag.device.0 as usize).is_some_and(|it| it.name == entry.device)
-        };
+        let named =
+            |tag: &TagPlan| tag.name == entry.tag && plan.device(tag.device).is_some_and(|it| it.name == entry.device);
         let level = Level::ALL.into_iter().find(|level| level.as_str() == entry.event);
-        let found = (0u32..).map(TagIx).zip(&plan.tags).find(|(_, tag)| named(tag));
+        let found = plan.live_tags().find(|(_, tag)| named(tag));
         match (found, level) {
             (Some((ix, tag)), Some(level)) if has(tag, level) => {
                 remembered.active.entry(ix).or_default().insert(level, entry.record.into());
@@ -144,13 +143,12 @@ fn sort(entries: Vec<Entry>, plan: &Plan) -> Remembered {
 
 /// Where an alarm of one plan is in another one, arranged after it: with the tag of that name, if that still has it.
 pub fn settled(old: &Plan, new: &Plan, (ix, level): (TagIx, Level)) -> Option<TagIx> {
-    let before = old.tags.get(ix.0 as usize).filter(|tag| !tag.is_hole())?;
-    let stays = new.tags.get(ix.0 as usize).filter(|tag| tag.name == before.name).map(|tag| (ix, tag));
+    let before = old.live_tag(ix)?;
+    let stays = new.tag(ix).filter(|tag| tag.name == before.name).map(|tag| (ix, tag));
     let (place, tag) = stays.or_else(|| {
-        let name = &old.devices.get(before.device.0 as usize)?.name;
+        let name = &old.device(before.device)?.name;
         let device = new.devices.iter().find(|device| device.name == *name)?;
-        let own = (0u32..).map(TagIx).zip(&new.tags).skip(device.tags.start).take(device.tags.len());
-        own.into_iter().find(|(_, tag)| tag.name == before.name)
+        new.tags_of(device).find(|(_, tag)| tag.name == before.name)
     })?;
     has(tag, level).then_some(place)
 }

@@ -133,8 +133,8 @@ impl AlarmBoard {
     }
 
     fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
-        let plan = self.plan.tags.get(tag.0 as usize).filter(|tag| !tag.is_hole())?;
-        let device = self.plan.devices.get(plan.device.0 as usize)?;
+        let plan = self.plan.live_tag(tag)?;
+        let device = self.plan.device(plan.device)?;
         Some(self.topics.alarm(&device.name, &plan.name).into())
     }
 

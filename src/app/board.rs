@@ -159,8 +159,7 @@ impl Sources {
 
     fn uplink(&self, name: &str, stats: &UplinkStats) -> Uplink {
         let plan = self.plan.load();
-        let plans = plan.uplinks.iter().chain(plan.bridges.iter().map(|bridge| &bridge.uplink));
-        let server = plans.filter(|plan| plan.name == name).find_map(|plan| plan.servers.first());
+        let server = plan.connections().filter(|plan| plan.name == name).find_map(|plan| plan.servers.first());
         let now = self.clock.wall_now();
         let (paths, backlog) = (stats.paths(), stats.backlog.get());
         let own = stats.budgets();
@@ -235,8 +234,8 @@ impl Sources {
         let mut all: Vec<_> = all.collect();
         all.sort_unstable_by_key(|(level, tag, _)| (*level, *tag));
         let shown = all.into_iter().filter_map(|(level, ix, body)| {
-            let tag = plan.tags.get(ix.0 as usize).filter(|tag| !tag.is_hole())?;
-            let device = plan.devices.get(tag.device.0 as usize)?;
+            let tag = plan.live_tag(ix)?;
+            let device = plan.device(tag.device)?;
             let Begun { value, time } = serde_json::from_slice(body).unwrap_or_default();
             let (device, tag, event) = (device.name.clone(), tag.name.clone(), level.to_string());
             Some(Alarm { device, tag, ix, event, state: "active", value, since: time })

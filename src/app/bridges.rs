@@ -21,12 +21,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::broker::{NotTaken, Publisher};
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{BridgePlan, Notifications, Plan, UplinkStart};
+use crate::flow::forward::Letter;
 use crate::flow::hub::{self, DurableEnd, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
 use crate::store::{self, Opening, Revision, Route, StoreHandle, StoreStats};
-use crate::uplink::{PassOn, PassedOn, UplinkStats};
+use crate::uplink::{LocalBroker, PassOn, PassedOn, UplinkStats};
 
 use super::means::{Means, Teller, bridge_subject};
 use super::offered;
@@ -249,14 +250,21 @@ fn opening(plan: &Plan, bridge: &BridgePlan, earlier: &[Arc<Plan>], boot_token: 
 
 /// From the subscription upstream to the local broker.
 pub(super) fn pass_on(publisher: Publisher) -> PassOn {
-    Arc::new(move |letter| {
-        let kept: PassedOn = match publisher.pass_on(letter) {
-            Ok(kept) => Box::pin(async move { kept.await.is_ok() }),
-            Err(NotTaken::NoRoom) => Box::pin(std::future::ready(false)),
-            Err(NotTaken::NotOurs) => return None,
-        };
-        Some(kept)
-    })
+    Arc::new(publisher)
+}
+
+impl LocalBroker for Publisher {
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
+        match self.pass_on(letter, newest) {
+            Ok(kept) => Some(Box::pin(async move { kept.await.is_ok() })),
+            Err(NotTaken::NoRoom) => Some(Box::pin(std::future::ready(false))),
+            Err(NotTaken::NotOurs) => None,
+        }
+    }
+
+    fn retained_version(&self) -> u64 {
+        self.retained_version()
+    }
 }
 
 /// Says of which bridge's store it is.

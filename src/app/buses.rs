@@ -129,7 +129,7 @@ impl Buses {
     /// Resolves when the buses that go on have nothing to do with these devices any more.
     async fn parted(&mut self, old: &Plan, moving: &[DeviceIx], between: &Arc<Plan>) {
         let until = Instant::now() + PARTED_WITHIN; // for all of them together
-        let left = moving.iter().filter_map(|ix| old.buses.get(old.devices.get(ix.0 as usize)?.bus?.0 as usize));
+        let left = moving.iter().filter_map(|ix| old.bus(old.device(*ix)?.bus?));
         for name in left.map(|bus| &bus.name).collect::<BTreeSet<_>>() {
             let Some(part) = self.parts.get_mut(name) else { continue };
             let follows = |plan: &Option<Arc<Plan>>| plan.as_ref().is_some_and(|plan| Arc::ptr_eq(plan, between));
@@ -240,5 +240,5 @@ fn without(plan: &Plan, devices: &[DeviceIx]) -> Plan {
 /// The bus of a device, by name.
 fn bus_of(plan: &Plan, device: &str) -> Option<String> {
     let device = plan.devices.iter().find(|known| known.name == device)?;
-    plan.buses.get(device.bus?.0 as usize).map(|bus| bus.name.clone())
+    plan.bus(device.bus?).map(|bus| bus.name.clone())
 }

@@ -58,7 +58,7 @@ async fn silence(parts: &BusParts, derive: &Derive) {
         batches.entry(device).or_default().push(stale);
     }
     for (device, mut samples) in batches {
-        samples.sort_by_key(|sample| parts.plan.tags[sample.tag.0 as usize].name.as_bytes()); // as a batch has them
+        samples.sort_by_key(|sample| parts.plan[sample.tag].name.as_bytes()); // as a batch has them
         parts.hub.emit(Batch { device, samples }).await;
     }
 }

@@ -86,8 +86,8 @@ fn gateway(out: &mut Figures, sources: &Sources) {
 
 fn plant(out: &mut Figures, plan: &Plan) {
     let none = Labels::new();
-    let devices = plan.devices.iter().filter(|device| !device.is_hole()).count();
-    let tags = plan.tags.iter().filter(|tag| !tag.is_hole()).count();
+    let devices = plan.live_devices().count();
+    let tags = plan.live_tags().count();
     out.level("devices", "Devices of the configuration.", &none, real(devices as u64));
     out.level("tags", "Tags of the configuration.", &none, real(tags as u64));
 }

@@ -15,16 +15,16 @@ use crate::status::health::{Finding, Health};
 use super::board::Sources;
 use super::timekeeper::UNVOUCHED;
 
-/// Conditions that somebody has to mend, and the part they are of. Not among them: the status page has no door. It shows the
-/// gateway and is no part of its work; whoever needs it sees that nobody answers.
-const REASONS: &[(&str, &str)] = &[
-    ("store_failed", "store"),
-    ("broker_listener_down", "broker"),
-    ("broker_users_unavailable", "broker"),
-    ("broker_retained_not_kept", "broker"),
-    ("certificate_unusable", "certificate"),
-    ("uplink_disabled", "uplink"),
-    ("config_unusable", "config"),
+/// Conditions that somebody has to mend. Not among them: the status page has no door. It shows the gateway and is no part of
+/// its work; whoever needs it sees that nobody answers.
+const REASONS: &[&str] = &[
+    "store_failed",
+    "broker_listener_down",
+    "broker_users_unavailable",
+    "broker_retained_not_kept",
+    "certificate_unusable",
+    "uplink_disabled",
+    "config_unusable",
 ];
 
 /// Conditions that are seen better elsewhere.
@@ -73,11 +73,12 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
 /// What rooms have told and not taken back.
 fn conditions(standing: impl IntoIterator<Item = Told>, reasons: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
     for Told { notice, .. } in standing {
-        let (event, name) = (notice.event, notice.subject);
-        if let Some((_, part)) = REASONS.iter().find(|(known, _)| *known == event) {
-            reasons.push(Finding { part, name, text: notice.detail });
+        let (event, part) = (notice.event, notice.part());
+        let finding = Finding { part, name: notice.subject, text: notice.detail };
+        if REASONS.contains(&event) {
+            reasons.push(finding);
         } else if !SEEN_ELSEWHERE.contains(&event) {
-            notes.push(Finding { part: part_of(event), name, text: notice.detail });
+            notes.push(finding);
         }
     }
 }
@@ -95,11 +96,6 @@ fn stuck(late: &Late) -> Finding {
     };
     let text = format!("{} {why}, for {} s", late.kind, late.by.as_secs());
     Finding { part: "worker", name: late.name.clone(), text }
-}
-
-/// `store_evicting` is of the store.
-fn part_of(event: &'static str) -> &'static str {
-    event.split_once('_').map_or(event, |(part, _)| part)
 }
 
 /// One note for all that are in a state.
@@ -151,6 +147,11 @@ mod tests {
     #[test]
     fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
         assert_eq!(judged(["broker_listener_down", "status_listener_down"]), [["broker"], ["status"]]);
+    }
+
+    #[test]
+    fn an_uplink_that_waits_for_its_primary_host_is_a_note_of_the_uplink() {
+        assert_eq!(judged(["host_awaited"]), [vec![], vec!["uplink"]]);
     }
 
     #[test]

@@ -102,10 +102,10 @@ impl House {
         let (means, new) = (&self.means, &self.plan);
         let topics = GatewayTopics::new(&new.gateway.name);
         for (ix, level) in means.latest.alarms.active() {
-            let Some(tag) = old.tags.get(ix.0 as usize).filter(|_| settled(old, new, (ix, level)).is_none()) else {
+            let Some(tag) = old.tag(ix).filter(|_| settled(old, new, (ix, level)).is_none()) else {
                 continue;
             };
-            let Some(device) = old.devices.get(tag.device.0 as usize) else { continue };
+            let Some(device) = old.device(tag.device) else { continue };
             let gone = Entry::of(device, tag, level);
             let (at, class) = (means.clock.now(), gone.class());
             let body = json::forgotten_alarm(&gone.event, means.clock.wall(at));
@@ -118,9 +118,9 @@ impl House {
     /// How touched devices stood says nothing of how they stand.
     fn forget_standings(&self, changes: &Changes) {
         let touched = |ix: DeviceIx| {
-            let device = self.plan.devices.get(ix.0 as usize).filter(|device| !device.is_hole());
+            let device = self.plan.live_device(ix);
             let Some(device) = device else { return Some(How::Removed) };
-            let bus = device.bus.and_then(|bus| self.plan.buses.get(bus.0 as usize)).map_or("", |bus| &bus.name);
+            let bus = device.bus.and_then(|bus| self.plan.bus(bus)).map_or("", |bus| &bus.name);
             changes.of(Part::Device, &device.name).or(changes.of(Part::Bus, bus))
         };
         self.means.latest.forget(|ix| touched(ix).is_some());

@@ -85,10 +85,8 @@ fn read(text: &str, map: u64) -> Option<Vec<Boundary>> {
     }
     let boundary = |line: &str| {
         let mut words = line.split(' ');
-        let table = words.next()?;
-        let tables = [Table::Holding, Table::Input, Table::Coil, Table::Discrete];
         Some(Boundary {
-            table: tables.into_iter().find(|known| known.as_str() == table)?,
+            table: Table::from_name(words.next()?)?,
             model: None,
             period: Duration::from_millis(words.next()?.parse().ok()?),
             at: words.next()?.parse().ok()?,

@@ -104,12 +104,12 @@ pub(super) enum Teller {
 }
 
 impl Teller {
-    /// What the events begin with of which such a part says that they hold.
-    const fn events(self) -> &'static [&'static str] {
+    /// What it says that holds is of these, see [`Notice::part`].
+    const fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Bus => &["bus_"],
-            Self::Uplink => &["uplink_", "certificate_", "budget_"],
-            Self::BridgeStore => &["store_"],
+            Self::Bus => &["bus"],
+            Self::Uplink => &["uplink", "certificate", "budget"],
+            Self::BridgeStore => &["store"],
         }
     }
 
@@ -120,7 +120,7 @@ impl Teller {
             }
             Self::BridgeStore => notice.subject.starts_with(&bridge_subject(name, "")),
         };
-        own && self.events().iter().any(|prefix| notice.event.starts_with(prefix))
+        own && self.parts().contains(&notice.part())
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) fn topics(plan: &Plan) -> impl Iterator<Item = (Arc<str>, TagIx)> {
 pub(super) fn places(plan: &Plan) -> HashSet<Box<str>> {
     let place = |tag: &TagPlan| {
         let (place, name) = tag.topic.rsplit_once('/')?;
-        let device = &plan.devices.get(tag.device.0 as usize)?.name;
+        let device = &plan.device(tag.device)?.name;
         (name == tag.name && place.split('/').any(|level| level == device)).then(|| place.into())
     };
     plan.tags.iter().filter(|tag| !tag.is_hole()).filter_map(place).collect()
@@ -186,13 +186,14 @@ mod tests {
             notice("certificate_unusable", "store"),
             notice("store_failed", &bridge_subject("store", "store")),
             notice("bus_down", "store-2"),
+            notice("host_awaited", "store"),
         ];
         let told = |teller: Teller| -> Vec<usize> {
             let own = standing.iter().enumerate().filter(|(_, notice)| teller.told("store", notice));
             own.map(|(place, _)| place).collect()
         };
         assert_eq!(told(Teller::Bus), [0, 1]);
-        assert_eq!(told(Teller::Uplink), [3, 4, 5]);
+        assert_eq!(told(Teller::Uplink), [3, 4, 5, 8], "also that it waits for its primary host");
         assert_eq!(told(Teller::BridgeStore), [6]);
     }
 }

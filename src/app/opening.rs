@@ -60,7 +60,7 @@ fn opening(plan: &Plan, boot_token: String) -> Opening {
 
 /// What the store must know of the tags of a plan, place by place.
 pub(super) fn tag_metas(plan: &Plan) -> Vec<TagMeta> {
-    let device = |tag: &TagPlan| plan.devices.get(tag.device.0 as usize).map(|device| device.name.clone());
+    let device = |tag: &TagPlan| plan.device(tag.device).map(|device| device.name.clone());
     let meta = |tag: &TagPlan| TagMeta {
         device: device(tag).unwrap_or_default(),
         name: tag.name.clone(),

@@ -98,7 +98,7 @@ impl LivePublisher {
     fn starting(&self, plan: &Plan, which: impl Fn(TagIx) -> bool) {
         let now = self.clock.wall_now();
         let starting = Bytes::from(json::sample(None, Quality::Bad(Cause::Starting), now));
-        let numbered = (0u32..).map(TagIx).zip(&plan.tags).filter(|(ix, tag)| !tag.is_hole() && which(*ix));
+        let numbered = plan.live_tags().filter(|(ix, _)| which(*ix));
         self.publisher.retain_many(numbered.map(|(_, tag)| (Arc::clone(&tag.topic), starting.clone())));
     }
 
@@ -131,9 +131,8 @@ impl LivePublisher {
         self.starting(&plan, |ix| !kept.contains(&ix));
         let (old, new) = (topics(&self.plan), topics(&plan));
         let gone: Vec<Arc<str>> = old.difference(&new).map(|topic| Arc::clone(topic)).collect();
-        let devices = |plan: &Plan| -> HashSet<String> {
-            plan.devices.iter().filter(|device| !device.is_hole()).map(|device| device.name.clone()).collect()
-        };
+        let devices =
+            |plan: &Plan| -> HashSet<String> { plan.live_devices().map(|(_, device)| device.name.clone()).collect() };
         let (before, kept) = (devices(&self.plan), devices(&plan));
         let gone_devices = before.into_iter().filter(|name| !kept.contains(name));
         let gone = gone.into_iter().chain(gone_devices.map(|name| self.topics.device(&name).into()));
@@ -150,7 +149,7 @@ impl LivePublisher {
         }
         let mut messages = Vec::with_capacity(samples.len() + devices.len());
         for sample in samples {
-            let tag = self.plan.tags.get(sample.tag.0 as usize).filter(|tag| tag.has_values());
+            let tag = self.plan.tag(sample.tag).filter(|tag| tag.has_values());
             let Some(topic) = tag.map(|tag| Arc::clone(&tag.topic)) else { continue };
             let payload = json::sample(sample.value.as_ref(), sample.quality, self.clock.wall(sample.at));
             // To size: it is kept for as long as the value is.
@@ -167,7 +166,7 @@ impl LivePublisher {
     }
 
     fn device(&self, report: &DeviceReport) -> Option<(Arc<str>, Bytes)> {
-        let device = self.plan.devices.get(report.device.0 as usize).filter(|device| !device.is_hole())?;
+        let device = self.plan.live_device(report.device)?;
         let diagnosis = &report.diagnosis;
         let tenths = |took: Duration| (took.as_secs_f64() * 10_000.0).round() / 10.0;
         let response = diagnosis.response.map(|took| {
@@ -197,5 +196,5 @@ impl LivePublisher {
 }
 
 fn topics(plan: &Plan) -> HashSet<&Arc<str>> {
-    plan.tags.iter().filter(|tag| !tag.is_hole()).map(|tag| &tag.topic).collect()
+    plan.live_tags().map(|(_, tag)| &tag.topic).collect()
 }

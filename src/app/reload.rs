@@ -136,6 +136,7 @@ impl Reloader {
         if changes.is_empty() {
             house.gatekeeper.reload(&new.broker).await;
             house.texts = texts;
+            house.keep_before().await;
             house.file_in_force().await;
             tracing::info!("the configuration has not changed");
             return Outcome::Unchanged { users: house.gatekeeper.trouble() };
@@ -296,17 +297,23 @@ impl House {
             Some(trial) => (trial.before, trial.texts, trial.stood),
             None => (Arc::clone(&self.plan), Arc::clone(&self.texts), self.health()),
         };
-        if trial.is_some() {
-            let (fallback, before, tried) = (self.fallback.clone(), Arc::clone(&of_before), Arc::clone(&texts));
-            let kept = tokio::task::spawn_blocking(move || fallback.keep(&before, &tried)).await;
-            if let Ok(Err(error)) = kept {
-                tracing::warn!(%error, "a restart during the trial will go by the new configuration");
-            }
-        }
         self.texts = texts;
         self.trial = Some(Trial { before, texts: of_before, stood, number: trials });
+        if trial.is_some() {
+            self.keep_before().await;
+        }
         self.show(Configuration::OnTrial);
         trials
+    }
+
+    /// Of a plan on trial that kills the process, the next start finds the texts as they are now, whichever words they say it in.
+    async fn keep_before(&self) {
+        let Some(trial) = &self.trial else { return };
+        let (fallback, before, tried) = (self.fallback.clone(), Arc::clone(&trial.texts), Arc::clone(&self.texts));
+        let kept = tokio::task::spawn_blocking(move || fallback.keep(&before, &tried)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(%error, "a restart during the trial will go by the new configuration");
+        }
     }
 
     async fn forget_before(&self) {
@@ -328,9 +335,7 @@ impl House {
     }
 
     fn health(&self) -> Health {
-        let named = |report: DeviceReport| {
-            Some((self.plan.devices.get(report.device.0 as usize)?.name.clone(), report.standing))
-        };
+        let named = |report: DeviceReport| Some((self.plan.device(report.device)?.name.clone(), report.standing));
         let devices = self.means.latest.reports().into_iter().filter_map(named).collect();
         let uplinks = self.roster.load().iter().map(|(name, stats)| (name.clone(), link(stats))).collect();
         let doors = self.means.control.doors();

@@ -221,7 +221,7 @@ impl Router {
     fn check(&self, request: &Request) -> Result<Ready, Refusal> {
         let plan = self.plan.load_full();
         // One that is gone since the command was on its way has the access of none.
-        let tag = plan.tags.get(request.tag.0 as usize).ok_or(Refusal::Access)?;
+        let tag = plan.tag(request.tag).ok_or(Refusal::Access)?;
         if request.retained == Retained::Yes {
             return Err(Refusal::Retained);
         }
@@ -258,7 +258,7 @@ impl Router {
 
     /// `None`: the device has no bus, because its tags are derived.
     fn bus_of(&self, plan: &Plan, tag: TagIx) -> Option<Arc<BusHandle>> {
-        let DeviceIx(device) = plan.tags.get(tag.0 as usize)?.device;
+        let DeviceIx(device) = plan.tag(tag)?.device;
         let bus = plan.devices.get(device as usize)?.bus?;
         self.buses.load().get(bus.0 as usize)?.as_ref().map(|slot| slot.load_full())
     }
@@ -304,7 +304,7 @@ impl Answers {
     /// `None`: the tag is gone.
     fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
         let plan = self.plan.load();
-        plan.tags.get(tag.0 as usize).filter(|tag| !tag.is_hole()).map(|tag| Arc::clone(&tag.topic))
+        plan.live_tag(tag).map(|tag| Arc::clone(&tag.topic))
     }
 
     /// Refusals are answered at once; they are not remembered, so that the same id may be tried again.

@@ -68,7 +68,7 @@ pub(super) async fn open(
 fn operate(values: &Arc<Values>, buses: Slots) -> Operate {
     let values = Arc::clone(values);
     Arc::new(move |device, operation| {
-        let bus = values.plan().devices.get(device.0 as usize).and_then(|device| device.bus);
+        let bus = values.plan().device(device).and_then(|device| device.bus);
         let buses = buses.load();
         let slot = bus.and_then(|BusIx(bus)| buses.get(bus as usize)?.as_ref()).ok_or(Unwilling::NoBus)?;
         slot.load().switches.ask(device, operation)

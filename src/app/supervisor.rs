@@ -23,7 +23,7 @@ use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::{Batch, Sample};
-use crate::model::tag::{BusIx, DeviceIx, TagIx};
+use crate::model::tag::BusIx;
 use crate::model::time::Stamp;
 use crate::store::StoreHandle;
 
@@ -85,7 +85,7 @@ impl WatchedBus {
     /// Runs it until stopping, through any number of lives.
     pub async fn run(self) {
         let Self { mut parts, bus, slot, first } = self;
-        let name = parts.plan.buses[bus.0 as usize].name.clone();
+        let name = parts.plan[bus].name.clone();
         let name = name.as_str();
         let (mut life, mut pause) = (first.run(), RESTART_PAUSE / 2);
         loop {
@@ -119,14 +119,11 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
 
 /// What the tags of a bus are worth while nobody polls them: their last values must not go on looking good.
 fn silence(plan: &Plan, bus: BusIx, at: Stamp) -> Vec<Batch> {
-    let devices = plan.devices.iter().zip((0..).map(DeviceIx)).filter(|(device, _)| device.bus == Some(bus));
-    let batches = devices.map(|(device, ix)| {
-        let numbered = plan.tags.iter().zip((0..).map(TagIx));
-        let own = numbered.skip(device.tags.start).take(device.tags.len());
-        let polled = own.filter(|(tag, _)| tag.access.reads() && tag.is_of_device());
+    let batches = plan.devices_on(bus).map(|(ix, device)| {
+        let polled = plan.tags_of(device).filter(|(_, tag)| tag.access.reads() && tag.is_of_device());
         let mut polled: Vec<_> = polled.collect();
-        polled.sort_by_key(|(tag, _)| tag.name.as_bytes()); // as a batch has them
-        let stale = |(_, tag)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };
+        polled.sort_by_key(|(_, tag)| tag.name.as_bytes()); // as a batch has them
+        let stale = |(tag, _)| Sample { tag, value: None, quality: Quality::Bad(Cause::Stale), at };
         Batch { device: ix, samples: polled.into_iter().map(stale).collect() }
     });
     batches.filter(|batch| !batch.samples.is_empty()).collect()
@@ -254,7 +251,7 @@ impl BusParts {
     /// for this one to let go of a device. The next life begins with the newest plan in which the bus is the same.
     async fn fall_silent(&mut self, bus: BusIx, plans: &mut Plans) {
         let newest = plans.taken();
-        if newest.buses.get(bus.0 as usize) == self.plan.buses.get(bus.0 as usize) {
+        if newest.bus(bus) == self.plan.bus(bus) {
             self.plan = Arc::clone(&newest);
             for batch in silence(&self.plan, bus, self.clock.now()) {
                 self.hub.emit(batch).await;
@@ -284,6 +281,7 @@ pub fn build(parts: &BusParts, bus: BusIx) -> (AnyBus, BusHandle) {
 mod tests {
     use super::*;
     use crate::config::{self, HostFacts};
+    use crate::model::tag::{DeviceIx, TagIx};
     use crate::model::time::Boot;
 
     const TWO_BUSES: &str = r#"

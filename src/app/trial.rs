@@ -102,8 +102,7 @@ fn uplinks(verdict: &mut Verdict, (before, now): (&Health, &Health), changes: &C
 
 /// Or the connection of a bridge.
 fn uplink<'a>(plan: &'a Plan, name: &str) -> Option<&'a UplinkPlan> {
-    let mut all = plan.uplinks.iter().chain(plan.bridges.iter().map(|bridge| &bridge.uplink));
-    all.find(|uplink| uplink.name == name)
+    plan.connections().find(|uplink| uplink.name == name)
 }
 
 /// Does it go to the same place, by the same way, and as the same client?
@@ -120,8 +119,8 @@ fn has_same_way(old: &UplinkPlan, new: &UplinkPlan) -> bool {
 
 fn devices(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Verdict {
     let mut verdict = Verdict::default();
-    for device in new.devices.iter().filter(|device| !device.is_hole()) {
-        let bus = device.bus.and_then(|bus| new.buses.get(bus.0 as usize)).map_or("", |bus| bus.name.as_str());
+    for (_, device) in new.live_devices() {
+        let bus = device.bus.and_then(|bus| new.bus(bus)).map_or("", |bus| bus.name.as_str());
         let touched = changes.of(Part::Device, &device.name).is_some() || changes.of(Part::Bus, bus).is_some();
         let answered = before.devices.get(&device.name) == Some(&Standing::Answering);
         if !touched || !answered {

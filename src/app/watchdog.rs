@@ -163,9 +163,9 @@ impl Line {
     /// At this moment. Figures that change all the time are not in it: each change is a message to systemd.
     pub(super) fn now(&self) -> String {
         let plan = self.plan.load();
-        let devices = plan.devices.iter().filter(|device| !device.is_hole()).count();
+        let devices = plan.live_devices().count();
         let buses = plan.buses.iter().filter(|bus| !bus.name.is_empty()).count();
-        let tags = plan.tags.iter().filter(|tag| !tag.is_hole()).count();
+        let tags = plan.live_tags().count();
         let mut line = format!("{devices} devices on {buses} buses, {tags} tags");
         if self.store.failed.get() > 0 {
             line += "; the store cannot commit";

@@ -32,6 +32,8 @@ pub(super) struct Durable {
     /// Has it been noticed that there is no room, and how many had been dropped then?
     pub full: bool,
     pub noticed: u64,
+    /// What the largest message would have been charged that found no room: there is room again when that fits.
+    refused: u32,
     /// How many had been dropped when its row was written last, and when that was.
     written: (u64, Option<Instant>),
     /// When it was looked last whether anything it is owed has expired.
@@ -126,13 +128,14 @@ impl Durable {
         let (next, dropped, noticed, full, written) = (0, 0, 0, false, (0, None));
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
         let walking = HashSet::new();
-        let looked = None;
+        let (looked, refused) = (None, 0);
         Self {
             tally,
             next,
             dropped,
             full,
             noticed,
+            refused,
             written,
             looked,
             sent_below,
@@ -185,6 +188,7 @@ impl Durable {
     pub(super) fn owe(&mut self, delivery: &Delivery, bounds: &SessionsPlan) -> Option<Owed> {
         let cost = charge(&delivery.message, delivery.ids.len());
         if !self.fits(cost, bounds) {
+            self.refused = self.refused.max(cost);
             return None;
         }
         self.tally.more(cost);
@@ -193,11 +197,17 @@ impl Durable {
         Some(Owed { ordinal, cost, stage: Stage::Entered })
     }
 
-    /// Is there room again for a good while?
+    /// Is there room again for a good while, also for what was refused?
     pub(super) fn has_room(&self, bounds: &SessionsPlan) -> bool {
-        let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9;
+        let refused = u64::from(self.refused);
+        let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9 && sum.1 + refused <= bound;
         let (own, all) = (self.tally.now(), self.tally.all.now());
         roomy(own, bounds.share()) || roomy(own, bounds.session_max_size) && roomy(all, bounds.sessions_max_size)
+    }
+
+    /// It is told that there is room again.
+    pub(super) fn roomy_again(&mut self) {
+        (self.full, self.noticed, self.refused) = (false, self.dropped, 0);
     }
 
     /// Its row is written.
@@ -217,7 +227,7 @@ impl Durable {
 
     /// The client is being told how many found no room: so many.
     pub(super) fn tell_dropped(&mut self) -> u64 {
-        self.noticed = 0;
+        (self.noticed, self.refused) = (0, 0);
         std::mem::take(&mut self.dropped)
     }
 
@@ -257,6 +267,38 @@ mod tests {
     use crate::disk::ledger::{OwedRow, SessionRow};
     use crate::flow::clock::{Clock, FakeTime};
     use crate::model::time::Boot;
+
+    fn message(bytes: usize) -> Delivery {
+        let message = Message::own("topic".into(), vec![b'x'; bytes].into(), Keep::Every);
+        let (qos, retain, ids) = (Qos::AtLeastOnce, Retain::No, Vec::new());
+        Delivery { message: Arc::new(message), qos, retain, ids, owed: None }
+    }
+
+    #[test]
+    fn there_is_no_room_again_as_long_as_what_was_refused_does_not_fit() {
+        let size = 64 << 10;
+        let bounds = SessionsPlan {
+            session_max_size: size,
+            sessions_max_size: size,
+            max_sessions: 8,
+            ..SessionsPlan::default()
+        };
+        let all = Arc::new(Total::default());
+        let mut greedy = Durable::new(SessionId(1), 5, &all);
+        while greedy.owe(&message(1000), &bounds).is_some() {}
+        let mut durable = Durable::new(SessionId(2), 5, &all);
+        assert!(durable.owe(&message(1000), &bounds).is_some(), "of its share");
+        assert!(durable.has_room(&bounds));
+        assert!(durable.owe(&message(5000), &bounds).is_none(), "more than its share");
+        assert!(!durable.has_room(&bounds), "or each tick would tell of another change");
+        greedy.tally.clear();
+        assert!(durable.has_room(&bounds));
+        assert!(durable.owe(&message(100_000), &bounds).is_none(), "more than it may ever be owed");
+        durable.tally.clear();
+        assert!(!durable.has_room(&bounds));
+        durable.tell_dropped();
+        assert!(durable.has_room(&bounds), "its client knows");
+    }
 
     #[test]
     fn a_message_with_many_identifiers_is_charged_the_same_when_it_comes_is_found_and_is_settled() {

@@ -123,10 +123,26 @@ impl Delivery {
         self.owed.is_none() && self.qos > Qos::AtMostOnce && self.message.keep == Keep::Every
     }
 
+    /// May it be left out by now? Not what was sent before at QoS 2: the client holds its packet identifier for it, and what
+    /// came under that next would pass for the same (MQTT-4.3.3-7).
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        let begun = self.qos == Qos::ExactlyOnce && self.owed.is_some_and(|owed| owed.stage == Stage::SentBefore);
+        !begun && self.message.is_expired(now)
+    }
+
     /// What it costs a queue to hold it, bytes. Identifiers are the client's own choice, and there may be thousands.
     pub(crate) fn cost(&self) -> usize {
         self.message.cost() + size_of_val(self.ids.as_slice())
     }
+}
+
+/// What a session has lost with a connection: above QoS 0, and in no ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Lost {
+    /// In all.
+    pub all: u64,
+    /// Of these, in the sum of what readers were too slow for.
+    pub counted: u64,
 }
 
 /// A delivery that the ledger holds until the client has acknowledged it.

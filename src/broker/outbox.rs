@@ -21,7 +21,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Delivery, Keep, Qos};
+use super::message::{Delivery, Keep, Lost, Qos};
 use super::session::Ending;
 use crate::road::inside::{Press, Pressure};
 pub(super) use line::{Line, Socket};
@@ -62,8 +62,8 @@ struct Queue {
     /// All lower ordinals have been read from the ledger.
     read_below: u64,
     ending: Option<Ending>,
-    /// Of what was dropped at the end and is told to nobody: what must arrive, and stands in no ledger.
-    lost: usize,
+    /// Of what was dropped at the end: what must arrive, and stands in no ledger.
+    lost: Lost,
     /// Lent by the connection while it waits.
     line: Option<Line>,
     /// Lent with it, and not used.
@@ -153,7 +153,7 @@ impl Outbox {
         let crowded = self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX;
         let put = self.change(|queue| match delivery.owed {
             Some(owed) => queue.put_owed(delivery, owed.ordinal, crowded),
-            None if crowded && queue.bytes > CONFLATE_ABOVE => queue.overflow(),
+            None if crowded && queue.bytes > CONFLATE_ABOVE => queue.overflow(&delivery),
             None => queue.put(delivery),
         });
         if put != Put::Closed {
@@ -202,9 +202,9 @@ impl Outbox {
     }
 
     /// The connection has ended: of what waits, or waited then, so much must arrive and stands in no ledger.
-    pub(super) fn lost(&self) -> usize {
+    pub(super) fn lost(&self) -> Lost {
         let queue = self.lock();
-        queue.lost + queue.fleeting()
+        Lost { all: queue.lost.all + queue.fleeting(), ..queue.lost }
     }
 
     /// Messages ever taken out, and ever put in: what is put in now is the next after the second number.
@@ -273,7 +273,7 @@ impl Queue {
         } else {
             // One message alone may be longer than the bound.
             if self.kept_bytes > 0 && self.kept_bytes + cost > self.most {
-                return self.overflow();
+                return self.overflow(&delivery);
             }
             self.kept_bytes += cost;
         }
@@ -302,8 +302,8 @@ impl Queue {
         Put::Waits
     }
 
-    fn fleeting(&self) -> usize {
-        self.waiting.iter().filter(|delivery| delivery.is_fleeting()).count()
+    fn fleeting(&self) -> u64 {
+        self.waiting.iter().filter(|delivery| delivery.is_fleeting()).count() as u64
     }
 
     fn leaves(&mut self, ordinal: u64) -> bool {
@@ -314,13 +314,15 @@ impl Queue {
     }
 
     /// Too much: what waits is lost, and one more.
-    fn overflow(&mut self) -> Put {
+    fn overflow(&mut self, delivery: &Delivery) -> Put {
         if self.ending.is_some() {
             return Put::Closed;
         }
         // What stands in the ledger is not lost.
         let lost = self.waiting.iter().filter(|delivery| delivery.owed.is_none()).count() + 1;
+        let all = self.fleeting() + u64::from(delivery.is_fleeting());
         self.end(Ending::TooSlow);
+        self.lost = Lost { all, counted: all };
         Put::Overflowed(lost)
     }
 
@@ -385,7 +387,7 @@ impl Queue {
         self.ending = Some(ending);
         if ending != Ending::Stopping {
             let (begun, launched) = (std::mem::take(&mut self.begun), self.launched);
-            let lost = if ending == Ending::TooSlow { 0 } else { self.fleeting() }; // those have been counted
+            let lost = Lost { all: self.fleeting(), counted: 0 };
             *self = Self { ending: self.ending, begun, launched, lost, ..Self::default() };
         }
     }

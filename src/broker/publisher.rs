@@ -54,12 +54,19 @@ impl Publisher {
 
     /// A message that came down from another broker, for local clients as if one of them had published it; never on the
     /// gateway's own topics or as a command. What is returned resolves when it may be acknowledged there: all that it is
-    /// owed to here have it on disk.
+    /// owed to here have it on disk. `newest`: where a client has left something on its topic since [`Self::retained_version`]
+    /// said this, that stays, and what has come goes nowhere.
     pub fn pass_on(
         &self,
         letter: Letter,
+        newest: Option<u64>,
     ) -> Result<impl Future<Output = Result<(), NotTaken>> + Send + use<>, NotTaken> {
-        self.shared.pass_on(letter)
+        self.shared.pass_on(letter, newest)
+    }
+
+    /// Grows with every message that is retained.
+    pub fn retained_version(&self) -> u64 {
+        self.shared.retained_version()
     }
 
     /// What clients have left retained and a filter matches, page by page.

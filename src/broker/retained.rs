@@ -123,6 +123,11 @@ impl Retained {
         self.version
     }
 
+    /// Has a client left something on this topic since there was this version?
+    pub(super) fn is_newer(&self, topic: &str, version: u64) -> bool {
+        self.kept.get(topic).is_some_and(|kept| kept.source.is_some() && kept.version > version)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.kept.values().map(|kept| kept.message.payload.len()).sum()
     }

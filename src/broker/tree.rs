@@ -133,19 +133,22 @@ pub(super) enum Standing {
     Here,
     /// It is not, and will be owed it.
     Away,
+    /// It is connected, and there is no room to owe it to it: sent once, it is lost should the connection break.
+    Unowed,
     /// It would be lost.
     Full,
 }
 
 impl Group {
-    /// The next who is connected; else the next who will be owed it; else the next.
+    /// The next of those who stand best.
     fn choose(&mut self, stand: &impl Fn(&Subscription) -> Standing) -> Option<Subscription> {
         let count = self.members.len();
         let turn = |step: usize| (self.next + step) % count.max(1);
         let find = |wanted: Standing| {
             (0..count).map(turn).find(|place| self.members.get(*place).is_some_and(|member| stand(member) == wanted))
         };
-        let chosen = find(Standing::Here).or_else(|| find(Standing::Away)).unwrap_or_else(|| turn(0));
+        let best = [Standing::Here, Standing::Away, Standing::Unowed].into_iter().find_map(find);
+        let chosen = best.unwrap_or_else(|| turn(0));
         self.next = chosen + 1;
         self.members.get(chosen).copied()
     }
@@ -300,7 +303,9 @@ mod tests {
             ((2, Standing::Here), Standing::Away, [2, 2]),
             ((1, Standing::Here), Standing::Full, [1, 1]),
             ((0, Standing::Away), Standing::Full, [0, 0]),
-            ((0, Standing::Full), Standing::Full, [1, 2]),
+            ((2, Standing::Away), Standing::Unowed, [2, 2]),
+            ((1, Standing::Unowed), Standing::Full, [1, 1]),
+            ((0, Standing::Full), Standing::Full, [2, 0]),
         ] {
             for turn in expected {
                 let stand = |member: &Subscription| if member.client.slot == best.0 { best.1 } else { worst };

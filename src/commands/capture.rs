@@ -109,7 +109,7 @@ pub async fn run(args: Args, facts: &HostFacts, clock: Clock) -> Result<(), Fail
             let loaded = config::load(&args.config, facts).map_err(|problems| Failed::Config(problems.to_string()))?;
             let buses = buses(&loaded.plan, &args.bus)?;
             let head = site::head(&loaded, &clock)?;
-            let lines = buses.iter().map(|bus| site::line(&loaded.plan.buses[bus.0 as usize])).collect();
+            let lines = buses.iter().map(|bus| site::line(&loaded.plan[*bus])).collect();
             let recorder = start(output, args.max_size, head, lines)?;
             (Round::start(loaded.plan, &buses, &recorder, &clock), recorder)
         }
@@ -213,7 +213,7 @@ impl Round {
         });
         let mut round = Self { drain: Some(drain), ..Self::idle() };
         for (line, bus) in (0..).zip(buses) {
-            let name = plan.buses[bus.0 as usize].name.clone();
+            let name = plan[*bus].name.clone();
             let shared = Shared { clock: clock.clone(), stop: round.stop.clone(), pauses: Pauses::default() };
             let (bus, handle) = tapped(&plan, *bus, &hub, (recorder, line), shared);
             round.running.push(tokio::spawn(bus.run()));
@@ -282,7 +282,7 @@ fn count((_, stats): &Counted, of: impl Fn(&BusStats) -> u64) -> u64 {
 
 /// A bus as the gateway has it, with a tap on each of its connections.
 fn tapped(plan: &Arc<Plan>, bus: BusIx, hub: &Hub, tap: (&Recorder, u32), shared: Shared) -> (AnyBus, BusHandle) {
-    let of = &plan.buses[bus.0 as usize];
+    let of = &plan[bus];
     let openers = (0u32..).take(of.habits.max_connections.max(1).into()).map(|connection| {
         let (recorder, line) = tap;
         let opener = carrier::opener(&of.link.carrier, &shared.clock);

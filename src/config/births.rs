@@ -9,7 +9,7 @@
 //!   time                          7                     and 2 or 3 around them
 //! ```
 
-use super::plan::{DevicePlan, TagPlan};
+use super::plan::{DevicePlan, Downlink, TagPlan};
 use crate::model::data_type::DataType;
 use crate::model::number::Class;
 use crate::model::sparkplug::metric_name;
@@ -37,13 +37,13 @@ pub struct Births {
     pub largest: Option<(String, usize)>,
 }
 
-/// Births of the tags of these classes.
-pub fn births(devices: &[DevicePlan], tags: &[TagPlan], classes: &[Class]) -> Births {
+/// Births of the tags of these classes, of an edge node that takes commands or not.
+pub fn births(devices: &[DevicePlan], tags: &[TagPlan], classes: &[Class], commands: Downlink) -> Births {
     let mut all = Births { messages: 1, bytes: NODE_BYTES, largest: None };
     for device in devices.iter().filter(|device| !device.is_hole()) {
         let tags = tags.get(device.tags.clone()).unwrap_or_default();
         let mine = tags.iter().filter(|tag| !tag.is_hole() && classes.contains(&tag.class));
-        let metrics: usize = mine.map(|tag| metric(&device.name, tag)).sum();
+        let metrics: usize = mine.map(|tag| metric(&device.name, tag, commands)).sum();
         if metrics == 0 {
             continue;
         }
@@ -57,7 +57,7 @@ pub fn births(devices: &[DevicePlan], tags: &[TagPlan], classes: &[Class]) -> Bi
     all
 }
 
-fn metric(device: &str, tag: &TagPlan) -> usize {
+fn metric(device: &str, tag: &TagPlan, commands: Downlink) -> usize {
     let text = |bytes: usize| bytes + if bytes > 127 { 3 } else { 2 };
     let name = text(metric_name(&tag.topic, device, &tag.name).len());
     let value = match tag.data_type {
@@ -71,6 +71,7 @@ fn metric(device: &str, tag: &TagPlan) -> usize {
     let unit = if tag.unit.is_empty() { 0 } else { UNIT_BYTES + tag.unit.len() };
     let low = tag.limits.min.map_or(0, |_| LOW_BYTES);
     let high = tag.limits.max.map_or(0, |_| HIGH_BYTES);
-    let read_only = if tag.access.writes() { 0 } else { READ_ONLY_BYTES };
+    let may_be_written = commands == Downlink::Accepted && tag.access.writes();
+    let read_only = if may_be_written { 0 } else { READ_ONLY_BYTES };
     METRIC_BYTES + name + value + unit + low + high + read_only
 }

@@ -66,7 +66,7 @@ impl Block {
 
 /// The reads of one bus with the think time assumed for its kind.
 pub fn plan_blocks(plan: &Plan, bus: BusIx) -> Vec<Block> {
-    let think = plan.buses.get(bus.0 as usize).map_or(Duration::ZERO, |bus| think_assumed(&bus.link));
+    let think = plan.bus(bus).map_or(Duration::ZERO, |bus| think_assumed(&bus.link));
     plan_blocks_with(plan, bus, think)
 }
 
@@ -77,11 +77,10 @@ pub const fn think_assumed(link: &BusLink) -> Duration {
 
 /// The reads of one bus when its devices take `think` to answer. Device by device, then by table, period and address.
 pub fn plan_blocks_with(plan: &Plan, bus: BusIx, think: Duration) -> Vec<Block> {
-    let Some(link) = plan.buses.get(bus.0 as usize).map(|bus| &bus.link) else {
+    let Some(link) = plan.bus(bus).map(|bus| &bus.link) else {
         return Vec::new();
     };
-    let devices = (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
-    devices.flat_map(|(ix, device)| device_blocks(plan, DeviceIx(ix), gap_assumed(link, device, think))).collect()
+    plan.devices_on(bus).flat_map(|(ix, of)| device_blocks(plan, ix, gap_assumed(link, of, think))).collect()
 }
 
 /// The largest hole that is read over, as configured, or what is quickest with this think time.
@@ -92,16 +91,12 @@ pub fn gap_assumed(link: &BusLink, device: &DevicePlan, think: Duration) -> u16 
 
 /// The reads of one device that read over holes up to this size; by table, period and address.
 pub fn device_blocks(plan: &Plan, ix: DeviceIx, max_gap: u16) -> Vec<Block> {
-    let Some(device) = plan.devices.get(ix.0 as usize) else {
+    let Some(device) = plan.device(ix) else {
         return Vec::new();
     };
-    let mut order: Vec<(TagIx, &TagPlan, Address)> = (0u32..)
-        .zip(&plan.tags)
-        .skip(device.tags.start)
-        .take(device.tags.len())
-        .filter(|(_, tag)| tag.access.reads())
-        .filter_map(|(position, tag)| Some((TagIx(position), tag, tag.place()?)))
-        .collect();
+    let read = plan.tags_of(device).filter(|(_, tag)| tag.access.reads());
+    let mut order: Vec<(TagIx, &TagPlan, Address)> =
+        read.filter_map(|(ix, tag)| Some((ix, tag, tag.place()?))).collect();
     order.sort_by_key(|(ix, tag, place)| (tag.model(), place.table, tag.poll, place.start, place.bit, *ix));
     let mut blocks: Vec<Block> = Vec::new();
     for (tag_ix, tag, Address { table, start, .. }) in order {
@@ -142,8 +137,8 @@ fn begins(tag: &TagPlan, start: u16, device: &DevicePlan) -> (u16, u16) {
 /// value is worth only as much as the factor that was there at the same moment.
 fn take_factors_along(block: &mut Block, plan: &Plan, device: &DevicePlan) {
     let longest = u32::from(longest_read(device, block.table));
-    let tags = block.tags.iter().filter_map(|ix| plan.tags.get(ix.0 as usize));
-    let factors = tags.filter_map(|tag| plan.tags.get(tag.scale_from?.0 as usize));
+    let tags = block.tags.iter().filter_map(|ix| plan.tag(*ix));
+    let factors = tags.filter_map(|tag| plan.tag(tag.scale_from?));
     let places: Vec<(u32, u32)> = factors
         .filter(|factor| factor.model() == block.model)
         .filter_map(|factor| {

@@ -287,8 +287,8 @@ fn own_tags<'a>(plan: &'a Plan, device: &DevicePlan) -> Vec<&'a TagPlan> {
 
 /// Everything that derived tags are made of.
 fn derived(plan: &Plan) -> Vec<(TagIx, &TagPlan, &str)> {
-    let numbered = (0u32..).map(TagIx).zip(&plan.tags).filter(|(_, tag)| matches!(tag.source, Source::Derived(_)));
-    let device = |tag: &TagPlan| plan.devices.get(tag.device.0 as usize).map_or("", |device| device.name.as_str());
+    let numbered = plan.live_tags().filter(|(_, tag)| matches!(tag.source, Source::Derived(_)));
+    let device = |tag: &TagPlan| plan.device(tag.device).map_or("", |device| device.name.as_str());
     numbered.map(|(ix, tag)| (ix, tag, device(tag))).collect()
 }
 

@@ -111,15 +111,15 @@ pub fn forecast(plan: &Plan) -> Forecast {
 }
 
 fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
-    let link = &plan.buses[ix.0 as usize].link;
+    let link = &plan[ix].link;
     let think = blocks::think_assumed(link);
     // Devices that are one unit on the line are asked with the longest of their pauses.
     let pause = |unit: u8| {
-        let of_unit = plan.devices.iter().filter(|device| device.bus == Some(ix) && device.unit_id == unit);
-        of_unit.map(|device| device.manners.delay_between_requests).max().unwrap_or_default()
+        let of_unit = plan.devices_on(ix).filter(|(_, device)| device.unit_id == unit);
+        of_unit.map(|(_, device)| device.manners.delay_between_requests).max().unwrap_or_default()
     };
     let read = |block: Block| {
-        let pause = pause(plan.devices[block.device.0 as usize].unit_id);
+        let pause = pause(plan[block.device].unit_id);
         let takes = |block: &Block| blocks::wire_time(link, block.transaction_bytes(link)) + think + pause;
         // Before and after what does not show by itself which SunSpec model it is of.
         let header = Block { start: 0, count: HEADER_REGISTERS, ..block.clone() };
@@ -140,7 +140,7 @@ fn bus(plan: &Plan, ix: BusIx) -> BusForecast {
 
 /// What goes over a bus of type `line`, with the examples of its devices for what they say.
 fn talks(plan: &Plan, ix: BusIx, think: Duration) -> Vec<Talk> {
-    let bus = &plan.buses[ix.0 as usize];
+    let bus = &plan[ix];
     let Some(frames) = &bus.line else { return Vec::new() };
     let talk = |(device, of): (DeviceIx, &DevicePlan)| {
         let talk = of.talk.as_ref()?;
@@ -154,16 +154,14 @@ fn talks(plan: &Plan, ix: BusIx, think: Duration) -> Vec<Talk> {
         let wire = bus.link.line().map_or(Duration::ZERO, |line| blocks::char_time(line) * bytes);
         Some(Talk { device, period: own.map(|tag| tag.poll).min()?, takes: wire + think })
     };
-    let devices = (0u32..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| device.bus == Some(ix));
-    devices.filter_map(talk).collect()
+    plan.devices_on(ix).filter_map(talk).collect()
 }
 
 /// Connections that work side by side: as many as are allowed, and no more than there are units.
 fn connections(plan: &Plan, ix: BusIx) -> f64 {
-    let of_bus = plan.devices.iter().filter(|device| device.bus == Some(ix));
-    let units: BTreeSet<u8> = of_bus.map(|device| device.unit_id).collect();
+    let units: BTreeSet<u8> = plan.devices_on(ix).map(|(_, device)| device.unit_id).collect();
     let units = u8::try_from(units.len()).unwrap_or(u8::MAX);
-    f64::from(plan.buses[ix.0 as usize].habits.max_connections.min(units).max(1))
+    f64::from(plan[ix].habits.max_connections.min(units).max(1))
 }
 
 /// Samples per second of some tags.

@@ -3,7 +3,7 @@
 //! Everything here is resolved: addresses are zero-based, topics are built, profiles are expanded, paths are absolute,
 //! defaults are filled in. What cannot be expressed here cannot reach the field.
 //!
-//! A file for each part: `bus` (`line`: of type line only), `device`, `habits` of both, `tag`, `condition` what is watched of a
+//! A file for each part: `lookup` where things are · `bus` (`line`: of type line only), `device`, `habits` of both, `tag`, `condition` what is watched of a
 //! tag · `listener` the broker's doors, `mqtt_sn` those for sensors, `page` the status page · `uplink` (`sparkplug`: as an edge
 //! node), `bridging` messages of clients on their way to other brokers.
 
@@ -17,6 +17,7 @@ mod device;
 mod habits;
 mod line;
 mod listener;
+mod lookup;
 mod mqtt_sn;
 mod page;
 mod sparkplug;

@@ -234,6 +234,12 @@ impl<'a, 't> Section<'a, 't> {
         None
     }
 
+    /// One of `all`, by the word that it has itself.
+    pub fn choice_of<T: Copy>(&self, key: &str, all: &[T], word: fn(T) -> &'static str) -> Option<Spot<T>> {
+        let words: Vec<(&str, T)> = all.iter().map(|one| (word(*one), *one)).collect();
+        self.choice(key, &words)
+    }
+
     /// A list of texts, each with its place; what is no text is reported and left out.
     pub fn texts(&self, key: &str) -> Option<Vec<Spot<&'a str>>> {
         let node = self.get(key)?;

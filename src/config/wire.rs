@@ -164,7 +164,7 @@ pub fn load(plan: &Plan, uplink: &UplinkPlan) -> Load {
         polls,
         topic: mean(|tag| tag.topic.len()) + as_f64(uplink.topic_prefix.len()),
         name: mean(|tag| tag.name.len()),
-        births: as_f64(births(&plan.devices, &plan.tags, &uplink.classes).bytes),
+        births: as_f64(births(&plan.devices, &plan.tags, &uplink.classes, uplink.commands).bytes),
     }
 }
 
@@ -238,24 +238,30 @@ impl Upkeep {
     }
 }
 
+/// Connects per day: as assumed, or one in each window of a scheduled path.
+pub fn connects(uplink: &UplinkPlan) -> Rate {
+    let schedule = uplink.paths.first().and_then(|path| path.schedule);
+    let [least, most] = schedule.map_or(CONNECTS, |schedule| [SECONDS_PER_DAY / schedule.every.as_secs_f64(); 2]);
+    Rate { most, least }
+}
+
 /// What keeping a session costs per day; on a scheduled path it stands in the windows only.
 pub fn upkeep(uplink: &UplinkPlan) -> Upkeep {
     let message = |bytes: f64| message(bytes, 1.0);
     let schedule = uplink.paths.first().and_then(|path| path.schedule);
     let open = schedule.map_or(1.0, |schedule| schedule.lasts.as_secs_f64() / schedule.every.as_secs_f64());
-    let windows = schedule.map(|schedule| SECONDS_PER_DAY / schedule.every.as_secs_f64());
     let day = SECONDS_PER_DAY * open;
     let (full, resumed) = match uplink.servers.first().map(|server| &server.transport) {
         Some(Transport::Quic) => (CONNECT_QUIC, CONNECT_QUIC_RESUMED),
         Some(transport) if transport.is_secure() => (CONNECT_MUTUAL, CONNECT_RESUMED),
         _ => (CONNECT_PLAIN, CONNECT_PLAIN),
     };
-    let connects = windows.map_or(CONNECTS, |windows| [windows, windows]);
+    let connects = connects(uplink);
     let prefix = as_f64(uplink.topic_prefix.len());
     Upkeep {
         keep_alive: day / uplink.keep_alive.as_secs_f64() * f64::from(KEEP_ALIVE_CYCLE),
         status: day / STATUS_EVERY.as_secs_f64() * message(STATUS + prefix),
-        connects: Rate { least: connects[0] * f64::from(resumed), most: connects[1] * f64::from(full) },
+        connects: Rate { least: connects.least * f64::from(resumed), most: connects.most * f64::from(full) },
         events: Rate { least: EVENTS[0] * message(EVENT + prefix), most: EVENTS[1] * message(EVENT + prefix) },
     }
 }
@@ -265,11 +271,10 @@ pub fn upkeep_of(uplink: &UplinkPlan, load: &Load, way: Way) -> Upkeep {
     let mut upkeep = upkeep(uplink);
     if way == Way::Sparkplug {
         upkeep.status = 0.0;
-        let windows = uplink.paths.first().and_then(|path| path.schedule);
-        let connects = windows.map_or(CONNECTS, |schedule| [SECONDS_PER_DAY / schedule.every.as_secs_f64(); 2]);
+        let connects = connects(uplink);
         let births = load.births * f64::from(WITH_HEADERS) / 100.0;
-        upkeep.connects.least += connects[0] * births;
-        upkeep.connects.most += connects[1] * births;
+        upkeep.connects.least += connects.least * births;
+        upkeep.connects.most += connects.most * births;
     }
     upkeep
 }

@@ -1,8 +1,8 @@
 //! The table `meter` of `meta.db`: bytes that were sent and received, by uplink, path and calendar period.
 //!
 //! ```text
-//! meter   uplink, path ("" = all paths together), period (0 day, 1 month), number (days since 1970, or year × 12 + month − 1;
-//!         −1 = no clock fix yet)
+//! meter   uplink, path ("" = all paths together), period (0 day, 1 month; 2, 3 what of these was counted before a clock fix, until
+//!         there is one), number (days since 1970, or year × 12 + month − 1; −1 = no clock fix yet)
 //!         bytes   wire bytes counted when the row was written
 //!         bound   no more than this were counted when a crash came; equal to bytes after an orderly end
 //!         told    bit 0: the operator knows of 80 %, bit 1: of 100 %
@@ -32,7 +32,7 @@ pub struct MeterRow {
     pub uplink: String,
     /// Which way; empty: all of them together.
     pub path: String,
-    /// 0 day, 1 month.
+    /// 0 day, 1 month; 2, 3: what of these was counted before a clock fix.
     pub period: u8,
     /// Which one.
     pub number: i64,
@@ -52,6 +52,11 @@ impl MeterRow {
     pub fn displaces(&self, older: &Self) -> bool {
         let same_way = (&self.uplink, &self.path, self.period) == (&older.uplink, &older.path, older.period);
         same_way && (older.number >= self.number || older.number < self.number - self.kept())
+    }
+
+    /// Of a day or a month, and not a part of one that is told twice.
+    pub const fn is_whole(&self) -> bool {
+        self.period < 2
     }
 
     const fn kept(&self) -> i64 {

@@ -22,7 +22,6 @@ use super::schedule::PollIx;
 use super::tags::Tags;
 use crate::config::blocks::Block;
 use crate::config::plan::{Plan, TagPlan};
-use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
 /// The newest plan, whenever there is one; the one that comes; and which one is followed, for who has to know.
@@ -50,7 +49,7 @@ impl Plans {
     /// end. Their device begins anew, and is asked again at once.
     pub(super) fn overtake(&self, plan: &Arc<Plan>, tags: impl IntoIterator<Item = TagIx>) -> bool {
         let coming = self.coming.borrow();
-        let same = |ix: TagIx| plan.tags.get(ix.0 as usize) == coming.tags.get(ix.0 as usize);
+        let same = |ix: TagIx| plan.tag(ix) == coming.tag(ix);
         !Arc::ptr_eq(plan, &coming) && !tags.into_iter().all(same)
     }
 
@@ -92,7 +91,7 @@ struct Before {
 
 /// Can this bus go on with other devices?
 pub fn can_follow(plan: &Plan, bus: BusIx) -> bool {
-    plan.buses.get(bus.0 as usize).is_some_and(|bus| bus.line.is_none() && bus.habits.max_connections <= 1)
+    plan.bus(bus).is_some_and(|bus| bus.line.is_none() && bus.habits.max_connections <= 1)
 }
 
 /// Resolves when there is a newer plan. Cancel-safe.
@@ -103,19 +102,14 @@ pub(super) async fn news(plans: Option<&mut Plans>) {
     }
 }
 
-fn devices_of(plan: &Plan, bus: BusIx) -> Vec<DeviceIx> {
-    let numbered = (0u32..).map(DeviceIx).zip(&plan.devices);
-    numbered.filter(|(_, device)| device.bus == Some(bus)).map(|(ix, _)| ix).collect()
-}
-
 /// Is it the same device, with the same tags, on a bus that is reached in the same way?
 fn is_same(old: &Plan, new: &Plan, ix: DeviceIx) -> bool {
     let of = |plan| {
         let plan: &Plan = plan;
-        let device = plan.devices.get(ix.0 as usize)?.clone();
+        let device = plan.device(ix)?.clone();
         let tags = plan.tags.get(device.tags.clone())?;
         let own: Vec<TagPlan> = tags.iter().filter(|tag| tag.is_of_device()).cloned().collect();
-        Some((device.bus.and_then(|bus| plan.buses.get(bus.0 as usize)), device, own))
+        Some((device.bus.and_then(|bus| plan.bus(bus)), device, own))
     };
     of(old) == of(new)
 }
@@ -123,76 +117,70 @@ fn is_same(old: &Plan, new: &Plan, ix: DeviceIx) -> bool {
 impl Lane {
     /// Takes the newest plan over, if there is one that it has not.
     pub(super) async fn follow(&mut self) {
-        let Some(plans) = self.plans.as_mut().filter(|plans| plans.newest.has_changed().unwrap_or(false)) else {
+        let Some(plans) = self.envoy.plans.as_mut().filter(|plans| plans.newest.has_changed().unwrap_or(false)) else {
             return;
         };
         let new = plans.taken();
         self.take_over(&new).await;
-        if let Some(plans) = &self.plans {
+        if let Some(plans) = &self.envoy.plans {
             plans.follow(new);
         }
     }
 
     async fn take_over(&mut self, new: &Arc<Plan>) {
-        let place = self.bus.0 as usize;
-        if self.plan.buses.get(place) != new.buses.get(place) || !can_follow(new, self.bus) {
+        let bus = self.envoy.bus;
+        if self.envoy.plan.bus(bus) != new.bus(bus) || !can_follow(new, bus) {
             return; // another bus, or none: this one ends in a moment; as does one that cannot follow, if it is touched
         }
-        let own = devices_of(new, self.bus);
-        let kept: Vec<DeviceIx> = self.roster.devices.iter().map(|device| device.ix).collect();
-        let kept: Vec<DeviceIx> = kept.into_iter().filter(|ix| is_same(&self.plan, new, *ix)).collect();
-        if own == kept && kept.len() == self.roster.devices.len() {
-            self.plan = Arc::clone(new); // the old one need not be kept for our sake
+        let own: Vec<DeviceIx> = new.devices_on(bus).map(|(ix, _)| ix).collect();
+        let kept: Vec<DeviceIx> = self.envoy.roster.devices.iter().map(|device| device.ix).collect();
+        let kept: Vec<DeviceIx> = kept.into_iter().filter(|ix| is_same(&self.envoy.plan, new, *ix)).collect();
+        if own == kept && kept.len() == self.envoy.roster.devices.len() {
+            self.envoy.plan = Arc::clone(new); // the old one need not be kept for our sake
             return;
         }
         self.adopt(Arc::clone(new), &own, &kept).await;
     }
 
-    /// Do any of these tags mean something else in a moment?
-    pub(super) fn is_overtaken(&self, tags: impl IntoIterator<Item = TagIx>) -> bool {
-        self.plans.as_ref().is_some_and(|plans| plans.overtake(&self.plan, tags))
-    }
-
     /// Does a command still mean what it meant when it was checked?
     pub(super) fn is_meant(&self, command: &FieldCommand, device: DeviceIx) -> bool {
-        Arc::ptr_eq(&self.plan, &command.plan) || is_same(&command.plan, &self.plan, device)
+        Arc::ptr_eq(&self.envoy.plan, &command.plan) || is_same(&command.plan, &self.envoy.plan, device)
     }
 
     async fn adopt(&mut self, new: Arc<Plan>, own: &[DeviceIx], kept: &[DeviceIx]) {
-        for place in 0..self.roster.devices.len() {
-            if !kept.contains(&self.roster.devices[place].ix) {
-                let held = self.tags.flush(self.roster.devices[place].slots.iter().copied());
-                self.emit(Seat(place), held).await;
+        for place in 0..self.envoy.roster.devices.len() {
+            if !kept.contains(&self.envoy.roster.devices[place].ix) {
+                self.envoy.flush(Seat(place)).await;
             }
         }
         let now = Instant::now();
         let fresh = Roster::new(&new, own, now);
-        let old = std::mem::replace(&mut self.roster, fresh);
+        let old = std::mem::replace(&mut self.envoy.roster, fresh);
         let (mut known, before) = taken_apart(old, kept);
-        self.plan = new;
-        for place in 0..self.roster.devices.len() {
-            let ix = self.roster.devices[place].ix;
+        self.envoy.plan = new;
+        for place in 0..self.envoy.roster.devices.len() {
+            let ix = self.envoy.roster.devices[place].ix;
             match known.remove(&ix) {
-                Some(device) => self.roster.devices[place] = device,
+                Some(device) => self.envoy.roster.devices[place] = device,
                 None => self.recall(Seat(place), now),
             }
         }
-        let blocks: Vec<Block> = (0..self.roster.devices.len())
-            .flat_map(|place| match before.get(&self.roster.devices[place].ix) {
+        let blocks: Vec<Block> = (0..self.envoy.roster.devices.len())
+            .flat_map(|place| match before.get(&self.envoy.roster.devices[place].ix) {
                 Some(polls) => polls.iter().map(|(before, _)| before.block.clone()).collect(),
                 None => self.pieces(Seat(place)),
             })
             .collect();
-        let stays = |ix: TagIx| self.plan.tags.get(ix.0 as usize).is_some_and(|tag| kept.contains(&tag.device));
-        let tags = Tags::new(&self.plan, &blocks).resuming(&self.hub.active_alarms());
-        self.tags = tags.taking_over(&mut self.tags, stays);
-        let plan = Arc::clone(&self.plan);
-        self.roster.set_polls(&plan, blocks, &self.tags);
+        let stays = |ix: TagIx| self.envoy.plan.tag(ix).is_some_and(|tag| kept.contains(&tag.device));
+        let tags = Tags::new(&self.envoy.plan, &blocks).resuming(&self.envoy.hub.active_alarms());
+        self.envoy.tags = tags.taking_over(&mut self.envoy.tags, stays);
+        let plan = Arc::clone(&self.envoy.plan);
+        self.envoy.roster.set_polls(&plan, blocks, &self.envoy.tags);
         self.go_on(before, now);
-        self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.devices.get(ix.0 as usize))));
-        self.switches.adopt(&plan, own, kept);
-        self.switched.mark_changed(); // one that begins anew is paused before it is asked anything
-        info!(bus = %self.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
+        self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.device(*ix))));
+        self.envoy.switches.adopt(&plan, own, kept);
+        self.envoy.switched.mark_changed(); // one that begins anew is paused before it is asked anything
+        info!(bus = %self.envoy.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
         self.show_cut(kept).await;
     }
 
@@ -203,12 +191,12 @@ impl Lane {
         let mut moved: HashMap<PollIx, PollIx> = HashMap::new();
         for (was, poll) in before.into_values().flatten() {
             let same = |(_, now): &(PollIx, &super::devices::Poll)| now.block == was.block;
-            let Some((ix, _)) = self.roster.polls.iter().enumerate().find(same) else { continue };
-            self.roster.polls[ix].go_on(&poll);
+            let Some((ix, _)) = self.envoy.roster.polls.iter().enumerate().find(same) else { continue };
+            self.envoy.roster.polls[ix].go_on(&poll);
             self.schedule.go_on(ix, (&earlier, was.ix));
             moved.insert(was.ix, ix);
         }
-        for device in &mut self.roster.devices {
+        for device in &mut self.envoy.roster.devices {
             device.unit.renumbered(|ix| moved.get(&ix).copied());
         }
     }
@@ -216,24 +204,20 @@ impl Lane {
     /// What an earlier life learned of a device.
     fn recall(&mut self, seat: Seat, now: Instant) {
         let Some(memory) = &self.memory else { return };
-        let device = &mut self.roster.devices[seat.0];
+        let device = &mut self.envoy.roster.devices[seat.0];
         device.learned = Learned::recalled(memory.recall(&device.name, device.map));
         device.whole_again = now + device.learned.wait();
     }
 
     /// New devices of a bus without a connection are as badly off as the others.
     async fn show_cut(&mut self, kept: &[DeviceIx]) {
-        let at = self.clock.now();
-        for place in 0..self.roster.devices.len() {
-            let device = &mut self.roster.devices[place];
-            if self.cut && !kept.contains(&device.ix) {
-                device.unit.cut();
-                device.cause = Cause::Transport;
-                device.down_since.get_or_insert(at);
-                self.emit_bad(Seat(place), at).await;
+        let at = self.envoy.clock.now();
+        for place in 0..self.envoy.roster.devices.len() {
+            if self.envoy.cut && !kept.contains(&self.envoy.roster.devices[place].ix) {
+                self.envoy.cut_off(Seat(place), at).await;
             }
         }
-        self.report();
+        self.envoy.report();
     }
 }
 

@@ -1,11 +1,26 @@
-//! How long to wait before opening a bus again. Pure: chance is an argument.
+//! How long to wait before opening a bus again, and how long opening it may take before anyone is told. Pure: chance is
+//! an argument.
 
+use std::io;
 use std::time::Duration;
 
 /// The first wait, before jitter.
 const FIRST: Duration = Duration::from_millis(500);
 /// The longest wait, before jitter.
 const LONGEST: Duration = Duration::from_secs(30);
+/// See [`reopening`].
+const REOPENING: Duration = Duration::from_secs(1);
+
+/// For so long the loss of a connection that worked is nobody's business: a modem that dials again. An attempt to open may
+/// take longer, and what was read before is not good meanwhile.
+pub fn reopening(response_timeout: Duration) -> Duration {
+    response_timeout.max(REOPENING)
+}
+
+/// What is told when opening takes longer than that.
+pub fn takes_long() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the connection was lost, and opening it again takes long")
+}
 
 /// Waits that double from 0.5 s to 30 s, each shortened by up to a half so that ten gateways behind one switch that came
 /// back do not knock together.

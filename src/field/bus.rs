@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use super::adopt::Plans;
 use super::carrier::{self, Opener};
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
-use super::lane::{Lane, Site};
+use super::envoy::Site;
+use super::lane::Lane;
 use super::memory::Memory;
 use super::pauses::Pauses;
 use super::stats::BusStats;
@@ -61,7 +62,7 @@ pub struct Bus {
 impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
-        let of = &plan.buses[bus.0 as usize];
+        let of = &plan[bus];
         let opener = || carrier::opener(&of.link.carrier, &shared.clock);
         let openers: Vec<_> = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
         let (bus, handle) = Self::over_each(openers, plan, bus, hub, shared);
@@ -137,7 +138,7 @@ impl Bus {
     /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
     pub async fn run(self) {
         let lanes = self.lanes.into_iter().map(|lane| {
-            let name = lane.name.clone();
+            let name = lane.envoy.name.clone();
             Box::pin(progress::part("bus", &name, lane.run())) as Running
         });
         let desk = self.desk.map(|desk| Box::pin(desk.run()) as Running);
@@ -154,18 +155,26 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The devices of each lane: unit by unit in turn, so that what shares a unit shares a lane.
 fn shares(plan: &Plan, bus: BusIx, lanes: usize) -> Vec<Vec<DeviceIx>> {
-    let devices = (0u32..).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
     let mut units: Vec<u8> = Vec::new();
     let mut shares = vec![Vec::new(); lanes.max(1)];
-    for (ix, device) in devices {
+    for (ix, device) in plan.devices_on(bus) {
         let place = units.iter().position(|unit| *unit == device.unit_id).unwrap_or_else(|| {
             units.push(device.unit_id);
             units.len() - 1
         });
-        shares[place % lanes.max(1)].push(DeviceIx(ix));
+        shares[place % lanes.max(1)].push(ix);
     }
     shares.truncate(units.len().max(1));
     shares
+}
+
+/// The end of a queue of commands. To the end of it, not till it is empty: the router may hold a place for a command that
+/// is still being journalled, and waits for an answer to each.
+pub(super) async fn refuse_stopping(commands: &mut mpsc::Receiver<FieldCommand>) {
+    commands.close();
+    while let Some(command) = commands.recv().await {
+        drop(command.reply.send(Outcome::Refused(Refusal::Stopping))); // nobody may be waiting any more
+    }
 }
 
 /// Hands commands to the lanes of their devices.
@@ -195,16 +204,12 @@ impl Desk {
             };
             drop(command.reply.send(Outcome::Refused(refusal))); // nobody may be waiting any more
         }
-        self.commands.close();
-        // To the end of it, not till it is empty: the router may hold a place for a command that is still being journalled.
-        while let Some(command) = self.commands.recv().await {
-            drop(command.reply.send(Outcome::Refused(Refusal::Stopping)));
-        }
+        refuse_stopping(&mut self.commands).await;
     }
 
     /// A tag that is none of the plan's goes to the first lane, which refuses it.
     fn way(&self, command: &FieldCommand) -> Option<mpsc::Sender<FieldCommand>> {
-        let device = self.plan.tags.get(command.tag.0 as usize).map(|tag| tag.device);
+        let device = self.plan.tag(command.tag).map(|tag| tag.device);
         let lane = device.and_then(|device| self.shares.iter().position(|share| share.contains(&device)));
         self.ways.get(lane.unwrap_or(0)).cloned()
     }

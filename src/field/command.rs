@@ -204,15 +204,14 @@ async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Int
     let mut earlier: Option<Trouble> = None;
     loop {
         let sent = once(driver, clock, order, intent, instead.take()).await;
+        if let Ok((write, Err(Trouble::Exception(ILLEGAL_FUNCTION)))) = &sent
+            && let Some(other) = intent.instead_of(write)
+        {
+            instead = Some(other);
+            continue;
+        }
         let trouble = match (sent, earlier.take()) {
             (Ok((_, Ok(()))), _) => return Ok(()),
-            (Ok((write, Err(Trouble::Exception(ILLEGAL_FUNCTION)))), before) => match intent.instead_of(&write) {
-                Some(other) => {
-                    (instead, earlier) = (Some(other), before);
-                    continue;
-                }
-                None => Trouble::Exception(ILLEGAL_FUNCTION),
-            },
             (Ok((_, Err(trouble))) | Err(Stop::Trouble(trouble)), None) => trouble,
             // An earlier attempt may have arrived: that is what the sender must know, also when this one is refused.
             (Ok((_, Err(Trouble::Lost { .. } | Trouble::Exception(_)))) | Err(_), Some(before)) => {

@@ -190,7 +190,7 @@ pub struct Poll {
 impl Poll {
     /// Its tags bytewise by name: in this order their samples are numbered.
     fn new(seat: Seat, plan: &Plan, mut block: Block, tags: &Tags) -> Self {
-        let name = |ix: &TagIx| plan.tags.get(ix.0 as usize).map(|tag| tag.name.as_bytes());
+        let name = |ix: &TagIx| plan.tag(*ix).map(|tag| tag.name.as_bytes());
         block.tags.sort_by(|one, other| name(one).cmp(&name(other)));
         let cuts = tags.cuts(plan, &block);
         let (factors, head, steady) = beside(plan, &block, tags);
@@ -225,12 +225,12 @@ impl Poll {
 #[expect(clippy::type_complexity, reason = "three columns of a poll, made in one go")]
 fn beside(plan: &Plan, block: &Block, tags: &Tags) -> (Vec<(Slot, Cut)>, Vec<(Slot, Cut)>, Vec<u16>) {
     let (mut factors, mut head, mut steady) = (Vec::new(), Vec::new(), Vec::new());
-    let of = |ix: &TagIx| plan.tags.get(ix.0 as usize);
+    let of = |ix: &TagIx| plan.tag(*ix);
     let mut wanted: Vec<TagIx> = block.tags.iter().filter_map(|ix| of(ix)?.scale_from).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let (start, end) = (block.start, u32::from(block.start) + u32::from(block.count));
-    let of_device = plan.devices.get(block.device.0 as usize);
+    let of_device = plan.device(block.device);
     let together = of_device.filter(|device| reads_over_holes(device));
     let longest = together.map_or(0, |device| longest_read(device, block.table));
     let apart = block.model.is_some() && !block.has_header();
@@ -262,7 +262,7 @@ impl Roster {
     /// These devices, without a poll: one may have tags that are only written.
     pub fn new(plan: &Plan, devices: &[DeviceIx], now: Instant) -> Self {
         let device = |ix: &DeviceIx| {
-            let of = plan.devices.get(ix.0 as usize)?;
+            let of = plan.device(*ix)?;
             Some(Device {
                 ix: *ix,
                 name: of.name.clone(),
@@ -289,10 +289,10 @@ impl Roster {
     /// Begins anew with these blocks; what is known of the devices stays. Tags are sorted bytewise by name, in polls and
     /// in devices, so that samples come out in the order in which they are numbered.
     pub fn set_polls(&mut self, plan: &Plan, blocks: Vec<Block>, tags: &Tags) {
-        let name = |ix: &TagIx| plan.tags.get(ix.0 as usize).map(|tag| tag.name.as_bytes());
+        let name = |ix: &TagIx| plan.tag(*ix).map(|tag| tag.name.as_bytes());
         self.polls.clear();
         for device in &mut self.devices {
-            let of = plan.devices.get(device.ix.0 as usize).map(|device| device.tags.clone()).unwrap_or_default();
+            let of = plan.device(device.ix).map(|device| device.tags.clone()).unwrap_or_default();
             let mut own: Vec<TagIx> = (0u32..).map(TagIx).skip(of.start).take(of.len()).collect();
             own.sort_by(|one, other| name(one).cmp(&name(other)));
             device.slots = own.iter().filter_map(|ix| tags.slot(*ix)).collect();

@@ -22,7 +22,7 @@ pub enum AnyBus {
 impl AnyBus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
-        if plan.buses[bus.0 as usize].line.is_some() {
+        if plan[bus].line.is_some() {
             let (line, handle) = LineBus::new(plan, bus, hub, shared);
             return (Self::Line(Box::new(line)), handle);
         }

@@ -6,11 +6,11 @@
 //! bus again, `stats` counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading
 //! over, `overload` whether there is more work than time, `memory` what is wanted again after a restart, `switches`
 //! what a person asks of a device, `pauses` which are left alone, `sunspec` where a device has its models (`models`:
-//! the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that feeds them all; `outcome` is
-//! what its requests lead to, `rounds` what it does every ten seconds, `refusals` what a device refuses, `adopt` how it goes on with other devices after
-//! a reload. Schedule, standing, backoff, spread, think, overload and the frames of Modbus are pure. Instruments that
-//! speak no Modbus have a bus of their own in `line`; `kind` chooses. `derived` works out what follows from others'
-//! tags.
+//! the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that feeds them all; its `envoy`
+//! speaks for the devices behind it, `outcome` is what its requests lead to, `rounds` what it does every ten seconds,
+//! `refusals` what a device refuses, `adopt` how it goes on with other devices after a reload. Schedule, standing,
+//! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of
+//! their own in `line`; `kind` chooses. `derived` works out what follows from others' tags.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -24,6 +24,7 @@ pub mod command;
 pub mod derived;
 pub mod devices;
 pub mod driver;
+mod envoy;
 pub mod kind;
 mod lane;
 pub mod line;

@@ -53,9 +53,9 @@ impl Lane {
     /// The model that a poll reads. `None`: not to be read now; what could be done about it was done.
     pub(super) async fn look_up(&mut self, ix: PollIx, wanted: ModelRef) -> Option<Model> {
         let now = Instant::now();
-        let seat = self.roster.polls[ix].seat;
+        let seat = self.envoy.roster.polls[ix].seat;
         let connection = self.driver.connection();
-        let discovery = &mut self.roster.devices[seat.0].discovery;
+        let discovery = &mut self.envoy.roster.devices[seat.0].discovery;
         if let Some(ask) = discovery.ask(connection, now) {
             self.walk(ix, ask).await;
             return None;
@@ -64,7 +64,7 @@ impl Lane {
         if found.is_none() {
             self.schedule.begin(ix, now.into_std());
             self.schedule.put_off(ix, until.unwrap_or(now + REFUSED_WAIT).into_std());
-            let at = self.clock.now();
+            let at = self.envoy.clock.now();
             self.emit_bad_poll(ix, Cause::Config, at).await;
         }
         found
@@ -73,28 +73,28 @@ impl Lane {
     /// One step along the chain, in place of this poll, which is due again with the next one.
     async fn walk(&mut self, ix: PollIx, ask: Ask) {
         let begun = Instant::now();
-        let seat = self.roster.polls[ix].seat;
-        let device = &self.roster.devices[seat.0];
+        let seat = self.envoy.roster.polls[ix].seat;
+        let device = &self.envoy.roster.devices[seat.0];
         let (unit, allowed) = (device.unit_id, self.allows(seat, TABLE, ask.start, ask.count));
         let asked = if allowed {
-            let before = self.stats.noise();
+            let before = self.envoy.stats.noise();
             let asked = self.driver.read(unit, TABLE, ask.start, ask.count).await;
-            let noise = self.stats.noise().since(before);
-            self.roster.devices[seat.0].heard(noise);
-            self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+            let noise = self.envoy.stats.noise().since(before);
+            self.envoy.roster.devices[seat.0].heard(noise);
+            self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
             asked
         } else {
             Err(Trouble::TooLong) // never sent
         };
-        let (at, now) = (self.clock.now(), Instant::now());
-        let device = &mut self.roster.devices[seat.0];
+        let (at, now) = (self.envoy.clock.now(), Instant::now());
+        let device = &mut self.envoy.roster.devices[seat.0];
         // The next step has its own deadline; what was put off stays so.
         self.schedule.begin_anew(ix, now.into_std());
         let ended = match asked {
             Ok(Reading::Registers(words)) => {
                 device.count(Ending::Answer(at));
                 self.alive(seat);
-                self.roster.devices[seat.0].discovery.heard(&words)
+                self.envoy.roster.devices[seat.0].discovery.heard(&words)
             }
             Err(Trouble::TooLong) => device.discovery.refused(),
             Err(Trouble::Exception(10 | 11) | Trouble::Timeout) => {
@@ -105,7 +105,11 @@ impl Lane {
             Err(Trouble::Exception(code)) => {
                 device.count(Ending::Exception(at, code));
                 self.alive(seat);
-                if matches!(code, 5 | 6) { self.busy(ix) } else { self.roster.devices[seat.0].discovery.refused() }
+                if matches!(code, 5 | 6) {
+                    self.busy(ix)
+                } else {
+                    self.envoy.roster.devices[seat.0].discovery.refused()
+                }
             }
             Ok(Reading::Bits(_)) | Err(Trouble::Protocol) => return self.failed(ix, Cause::Protocol, begun).await,
             Err(Trouble::Lost { error, sent }) => return self.lost(ix, &error, sent).await,
@@ -117,8 +121,8 @@ impl Lane {
 
     /// The device has no time for the walk: again in a while, and not for ever.
     fn busy(&mut self, ix: PollIx) -> Option<Chain> {
-        let (now, poll) = (Instant::now(), &mut self.roster.polls[ix]);
-        let device = &mut self.roster.devices[poll.seat.0];
+        let (now, poll) = (Instant::now(), &mut self.envoy.roster.polls[ix]);
+        let device = &mut self.envoy.roster.devices[poll.seat.0];
         if poll.busy >= BUSY_MAX {
             poll.busy = 0;
             return Some(device.discovery.give_up(Flaw::Busy));
@@ -133,16 +137,16 @@ impl Lane {
     /// A walk has ended.
     pub(super) fn found(&mut self, seat: Seat, chain: &Chain) {
         let (now, connection) = (Instant::now(), self.driver.connection());
-        let device = &mut self.roster.devices[seat.0];
+        let device = &mut self.envoy.roster.devices[seat.0];
         let mut wanted: Vec<ModelRef> =
-            device.polls.iter().filter_map(|ix| self.roster.polls[*ix].block.model).collect();
+            device.polls.iter().filter_map(|ix| self.envoy.roster.polls[*ix].block.model).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let news = device.discovery.settle(chain.clone(), connection, &wanted, now);
         if news == News::Same {
             return;
         }
-        let (bus, name, models) = (&self.name, &device.name, chain.to_string());
+        let (bus, name, models) = (&self.envoy.name, &device.name, chain.to_string());
         let missing: Vec<String> =
             wanted.iter().filter(|wanted| chain.find(**wanted).is_none()).map(ToString::to_string).collect();
         match (news, chain.base) {
@@ -157,7 +161,7 @@ impl Lane {
             let missing = missing.join(", ");
             warn!(bus, device = %name, %missing, %models, "sunspec models are missing, their tags are bad");
         }
-        let short = device.polls.iter().map(|ix| &self.roster.polls[*ix].block);
+        let short = device.polls.iter().map(|ix| &self.envoy.roster.polls[*ix].block);
         let short = short.filter_map(|block| Some((chain.find(block.model?)?, block)));
         for (model, block) in short.filter(|(model, block)| within(*model, block) < block.count) {
             let (model, length) = (model.number, model.length);
@@ -171,8 +175,8 @@ impl Lane {
 
     /// Reads what a poll wants of a model where it was found: as much of it as the model has.
     pub(super) async fn read_in(&mut self, ix: PollIx, model: Model) -> Result<Guarded, Trouble> {
-        let poll = &self.roster.polls[ix];
-        let (unit, start) = (self.roster.devices[poll.seat.0].unit_id, poll.block.start);
+        let poll = &self.envoy.roster.polls[ix];
+        let (unit, start) = (self.envoy.roster.devices[poll.seat.0].unit_id, poll.block.start);
         let count = within(model, &poll.block);
         let first = u32::from(model.start) + u32::from(start);
         if !u16::try_from(first).is_ok_and(|first| self.allows(poll.seat, TABLE, first, count)) {
@@ -183,17 +187,17 @@ impl Lane {
 
     /// The model is shorter than its tags: they are bad until the chain is walked again.
     pub(super) async fn absent(&mut self, ix: PollIx) {
-        let (now, at) = (Instant::now(), self.clock.now());
-        let until = self.roster.devices[self.roster.polls[ix].seat.0].discovery.until();
+        let (now, at) = (Instant::now(), self.envoy.clock.now());
+        let until = self.envoy.roster.devices[self.envoy.roster.polls[ix].seat.0].discovery.until();
         self.schedule.put_off(ix, until.unwrap_or(now + REFUSED_WAIT).into_std());
         self.emit_bad_poll(ix, Cause::Config, at).await;
     }
 
     /// Scale factors do not hold still while their values are read: again at once, and not for ever.
     pub(super) async fn unsettled(&mut self, ix: PollIx, at: Stamp) {
-        let poll = &mut self.roster.polls[ix];
+        let poll = &mut self.envoy.roster.polls[ix];
         let seat = poll.seat;
-        self.roster.devices[seat.0].count(Ending::Answer(at));
+        self.envoy.roster.devices[seat.0].count(Ending::Answer(at));
         if poll.busy < BUSY_MAX {
             poll.busy += 1;
             self.schedule.begin_anew(ix, Instant::now().into_std());
@@ -214,32 +218,32 @@ impl Lane {
         let Some(wanted) = tag.model() else {
             return Ok(Settled { tag: Cow::Borrowed(tag), scale_from: scale_from.map(Cow::Borrowed), guard: None });
         };
-        let device = &mut self.roster.devices[seat.0];
-        let territory = self.plan.devices.get(device.ix.0 as usize).map(|device| &device.territory);
+        let device = &mut self.envoy.roster.devices[seat.0];
+        let territory = self.envoy.plan.device(device.ix).map(|device| &device.territory);
         let allows = |ask: Ask| territory.is_none_or(|here| here.allows(TABLE, ask.start.into(), ask.count.into()));
         let walked = guarded::walk(&mut self.driver, device.unit_id, &mut device.discovery, allows).await;
         if let Some(chain) = walked.map_err(|trouble| Done::unsent(&trouble))? {
             self.found(seat, &chain);
         }
         let absent = || Done::refused(Refusal::Absent);
-        let model = self.roster.devices[seat.0].discovery.find(wanted).ok_or_else(absent)?;
+        let model = self.envoy.roster.devices[seat.0].discovery.find(wanted).ok_or_else(absent)?;
         let settle = |tag: &TagPlan| tag.settled(model.start, model.registers()).map(Cow::Owned).ok_or_else(absent);
         Ok(Settled { tag: settle(tag)?, scale_from: scale_from.map(settle).transpose()?, guard: Some(model) })
     }
 
     /// May the device be asked for these registers?
     pub(super) fn allows(&self, seat: Seat, table: Table, start: u16, count: u16) -> bool {
-        let device = self.plan.devices.get(self.roster.devices[seat.0].ix.0 as usize);
+        let device = self.envoy.plan.device(self.envoy.roster.devices[seat.0].ix);
         device.is_none_or(|device| device.territory.allows(table, start.into(), count.into()))
     }
 
     /// What was read is not of the model: nothing of it is used, and the chain is walked again.
     pub(super) async fn moved(&mut self, ix: PollIx, at: Stamp) {
         let now = Instant::now();
-        let poll = &mut self.roster.polls[ix];
-        let (seat, device) = (poll.seat, &mut self.roster.devices[poll.seat.0]);
+        let poll = &mut self.envoy.roster.polls[ix];
+        let (seat, device) = (poll.seat, &mut self.envoy.roster.devices[poll.seat.0]);
         let model = poll.block.model.map(|model| model.to_string()).unwrap_or_default();
-        debug!(bus = %self.name, device = %device.name, model, "sunspec model is not where it was");
+        debug!(bus = %self.envoy.name, device = %device.name, model, "sunspec model is not where it was");
         device.discovery.doubt();
         device.count(Ending::Answer(at));
         poll.moved = poll.moved.saturating_add(1);
@@ -247,7 +251,7 @@ impl Lane {
             self.schedule.begin_anew(ix, now.into_std());
         } else {
             if poll.moved == MOVED_MAX + 1 {
-                warn!(bus = %self.name, device = %device.name, model, "sunspec model never is where the chain has it");
+                warn!(bus = %self.envoy.name, device = %device.name, model, "sunspec model never is where the chain has it");
             }
             self.schedule.put_off(ix, (now + MOVED_WAIT).into_std());
             self.emit_bad_poll(ix, Cause::Protocol, at).await;
@@ -258,12 +262,12 @@ impl Lane {
     /// Puts the chain in doubt because of a refusal, unless that was done a short time ago; was it?
     pub(super) fn doubts(&mut self, ix: PollIx) -> bool {
         let now = Instant::now();
-        let poll = &mut self.roster.polls[ix];
+        let poll = &mut self.envoy.roster.polls[ix];
         if poll.block.model.is_none() || poll.doubted.is_some_and(|last| now.duration_since(last) < REFUSED_WAIT) {
             return false;
         }
         poll.doubted = Some(now);
-        self.roster.devices[poll.seat.0].discovery.doubt();
+        self.envoy.roster.devices[poll.seat.0].discovery.doubt();
         self.schedule.begin_anew(ix, now.into_std());
         true
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::field::display;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::command::{Contact, FieldCommand, Order, carry_out};
 use super::devices::{Ending, Seat};
@@ -21,7 +21,6 @@ use super::models::Settled;
 use super::schedule::PollIx;
 use super::standing::Change;
 use super::sunspec::guarded::Guarded;
-use crate::flow::notice::Phase;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::time::Stamp;
@@ -39,7 +38,7 @@ pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 impl Lane {
     /// Reads one block.
     pub(super) async fn poll(&mut self, ix: PollIx) {
-        let model = match self.roster.polls[ix].block.model {
+        let model = match self.envoy.roster.polls[ix].block.model {
             None => None,
             Some(wanted) => match self.look_up(ix, wanted).await {
                 Some(model) => Some(model),
@@ -47,35 +46,35 @@ impl Lane {
             },
         };
         let begun = Instant::now();
-        let poll = &self.roster.polls[ix];
+        let poll = &self.envoy.roster.polls[ix];
         let (seat, block) = (poll.seat, &poll.block);
         let (table, start, count) = (block.table, block.start, block.count);
-        let unit_id = self.roster.devices[seat.0].unit_id;
+        let unit_id = self.envoy.roster.devices[seat.0].unit_id;
         let skipped = self.schedule.begin(ix, begun.into_std());
-        if self.roster.devices[seat.0].unit.is_down() {
-            self.stats.probes.one();
+        if self.envoy.roster.devices[seat.0].unit.is_down() {
+            self.envoy.stats.probes.one();
         } else {
-            self.stats.polls_skipped.add(skipped);
-            self.roster.devices[seat.0].skipped(skipped);
+            self.envoy.stats.polls_skipped.add(skipped);
+            self.envoy.roster.devices[seat.0].skipped(skipped);
         }
-        let before = self.stats.noise();
+        let before = self.envoy.stats.noise();
         let read = match model {
             // Nothing to ask for: the model ends before these tags.
             Some(model) if model.registers() <= start.into() => return self.absent(ix).await,
             None => self.driver.read(unit_id, table, start, count).await.map(|reading| Guarded::Part(reading, None)),
             Some(model) => self.read_in(ix, model).await,
         };
-        let at = self.clock.now();
-        self.stats.polls.one();
-        let device = &mut self.roster.devices[seat.0];
-        device.heard(self.stats.noise().since(before));
+        let at = self.envoy.clock.now();
+        self.envoy.stats.polls.one();
+        let device = &mut self.envoy.roster.devices[seat.0];
+        device.heard(self.envoy.stats.noise().since(before));
         if let (Ok(_) | Err(Trouble::Exception(_)), Some(took)) = (&read, self.driver.last_response()) {
             device.took(took);
-            self.stats.response.add(took);
+            self.envoy.stats.response.add(took);
         }
         let (elapsed_ms, error) = (begun.elapsed().as_millis(), read.as_ref().err().map(display));
-        debug!(bus = %self.name, device = %device.name, table = table.as_str(), start, count, elapsed_ms, error, "polled");
-        self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        debug!(bus = %self.envoy.name, device = %device.name, table = table.as_str(), start, count, elapsed_ms, error, "polled");
+        self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         match read {
             Ok(Guarded::Part(reading, head)) => self.answered(ix, &reading, head.as_ref(), at).await,
             Ok(Guarded::Moved) => self.moved(ix, at).await,
@@ -90,61 +89,49 @@ impl Lane {
 
     /// `head`: registers of its SunSpec model that were read apart.
     async fn answered(&mut self, ix: PollIx, reading: &Reading, head: Option<&Reading>, at: Stamp) {
-        let poll = &mut self.roster.polls[ix];
+        let poll = &mut self.envoy.roster.polls[ix];
         (poll.known_good, poll.busy, poll.refused_since) = (true, 0, None);
         (poll.moved, poll.doubted) = (0, None);
         let (seat, block) = (poll.seat, &poll.block);
-        let device = &mut self.roster.devices[seat.0];
+        let device = &mut self.envoy.roster.devices[seat.0];
         if let Some(took) =
             self.driver.last_response().filter(|_| reading.registers() == Some(block.count.into()) && head.is_none())
         {
-            let link = &self.plan.buses[self.bus.0 as usize].link;
+            let link = &self.envoy.plan[self.envoy.bus].link;
             device.think.learn(link, block.count, block.transaction_bytes(link), took);
         }
         device.count(Ending::Answer(at));
         device.refusals.read(block);
         if let Some(head) = head {
-            self.tags.note_factors(&poll.head, head, at);
+            self.envoy.tags.note_factors(&poll.head, head, at);
         }
-        self.tags.note_factors(&poll.factors, reading, at);
+        self.envoy.tags.note_factors(&poll.factors, reading, at);
         self.alive(seat);
-        let poll = &self.roster.polls[ix];
-        if self.is_overtaken(poll.block.tags.iter().copied()) {
+        let poll = &self.envoy.roster.polls[ix];
+        if self.envoy.is_overtaken(poll.block.tags.iter().copied()) {
             return;
         }
-        let samples = self.tags.read(&poll.cuts, reading, at);
-        self.emit(seat, samples).await;
+        let samples = self.envoy.tags.read(&poll.cuts, reading, at);
+        self.envoy.emit(seat, samples).await;
     }
 
     /// A device answered: tell if that is news.
     pub(super) fn alive(&mut self, seat: Seat) {
-        if std::mem::take(&mut self.cut) {
-            info!(bus = %self.name, "bus is connected again");
-            self.notice("bus_down", Phase::Cleared, "connected again".into());
-        }
-        let device = &mut self.roster.devices[seat.0];
-        let change = device.unit.answered();
-        if change == Change::Back {
+        if self.envoy.answered(seat) == Change::Back {
             let now = Instant::now().into_std();
-            let down = device.down_since.take().map(|since| self.clock.now().since(since));
-            let elapsed_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
-            info!(bus = %self.name, device = %device.name, elapsed_ms, "device answers again");
-            for poll in &device.polls {
+            for poll in &self.envoy.roster.devices[seat.0].polls {
                 self.schedule.begin_anew(*poll, now);
             }
-        }
-        if change != Change::Same {
-            self.tell(seat);
         }
     }
 
     async fn exception(&mut self, ix: PollIx, code: u8, begun: Instant, at: Stamp) {
-        let seat = self.roster.polls[ix].seat;
+        let seat = self.envoy.roster.polls[ix].seat;
         // 10 and 11: the gateway in between says that the unit behind it is silent. It has waited for it as we would have.
         if matches!(code, 10 | 11) {
             return self.failed(ix, Cause::Timeout, begun).await;
         }
-        self.roster.devices[seat.0].count(Ending::Exception(at, code));
+        self.envoy.roster.devices[seat.0].count(Ending::Exception(at, code));
         self.alive(seat);
         let given_up = match code {
             // The device does not have this function at all: no piece of the block will be read either.
@@ -156,27 +143,28 @@ impl Lane {
             }
             2 | 3 if self.doubts(ix) => false,
             2 | 3 => self.refused(ix, Cause::Exception, at).await,
-            5 | 6 if self.roster.polls[ix].busy < BUSY_MAX => {
-                self.roster.polls[ix].busy += 1;
+            5 | 6 if self.envoy.roster.polls[ix].busy < BUSY_MAX => {
+                self.envoy.roster.polls[ix].busy += 1;
                 let now = Instant::now();
                 self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
                 false
             }
             _ => {
-                self.roster.polls[ix].busy = 0;
+                self.envoy.roster.polls[ix].busy = 0;
                 self.emit_bad_poll(ix, Cause::Exception, at).await;
                 true
             }
         };
         if given_up {
-            self.roster.devices[seat.0].refusals.refused(&self.roster.polls[ix].block, code);
+            let roster = &mut self.envoy.roster;
+            roster.devices[seat.0].refusals.refused(&roster.polls[ix].block, code);
         }
     }
 
     /// The device will not read this block: split it, or give its one tag up. Says whether its tags are bad now.
     async fn refused(&mut self, ix: PollIx, cause: Cause, at: Stamp) -> bool {
         let now = Instant::now();
-        let poll = &mut self.roster.polls[ix];
+        let poll = &mut self.envoy.roster.polls[ix];
         if poll.known_good {
             match poll.refused_since {
                 None => {
@@ -191,12 +179,12 @@ impl Lane {
                 Some(_) => poll.known_good = false,
             }
         }
-        if let Some((left, right)) = bisect::split(&poll.block, &self.plan)
+        if let Some((left, right)) = bisect::split(&poll.block, &self.envoy.plan)
             && let Some(twin) = self.schedule.split(ix, now.into_std())
         {
-            let device = &mut self.roster.devices[poll.seat.0];
+            let device = &mut self.envoy.roster.devices[poll.seat.0];
             let (start, count) = (poll.block.start, poll.block.count);
-            info!(bus = %self.name, device = %device.name, start, count, "block split");
+            info!(bus = %self.envoy.name, device = %device.name, start, count, "block split");
             device.learned.add(Boundary {
                 table: right.table,
                 model: right.model,
@@ -206,7 +194,7 @@ impl Lane {
             device.whole_again = now + device.learned.wait();
             let seat = poll.seat;
             self.keep_learned(seat);
-            self.roster.split([ix, twin], [left, right], &self.plan, &self.tags);
+            self.envoy.roster.split([ix, twin], [left, right], &self.envoy.plan, &self.envoy.tags);
             return false;
         }
         self.schedule.put_off(ix, (now + REFUSED_WAIT).into_std());
@@ -215,18 +203,18 @@ impl Lane {
     }
 
     pub(super) async fn failed(&mut self, ix: PollIx, cause: Cause, begun: Instant) {
-        let seat = self.roster.polls[ix].seat;
+        let seat = self.envoy.roster.polls[ix].seat;
         let now = Instant::now();
-        let device = &mut self.roster.devices[seat.0];
+        let device = &mut self.envoy.roster.devices[seat.0];
         device.count(if cause == Cause::Timeout { Ending::Timeout } else { Ending::Error });
         let was_down = device.unit.is_down();
         let change = device.unit.failed(Some(ix), now.into_std());
-        debug!(bus = %self.name, device = %device.name, cause = cause.as_str(), "poll failed");
-        if self.roster.devices.iter().all(|device| device.unit.is_down()) {
+        debug!(bus = %self.envoy.name, device = %device.name, cause = cause.as_str(), "poll failed");
+        if self.envoy.roster.devices.iter().all(|device| device.unit.is_down()) {
             self.driver.renew_if_mute();
         } else if was_down {
             let silence = self.driver.quiet_until().saturating_duration_since(now);
-            self.probes.spent(now.saturating_duration_since(begun) + silence, now.into_std());
+            self.envoy.probes.spent(now.saturating_duration_since(begun) + silence, now.into_std());
         }
         self.fallen(seat, change, cause).await;
         if change != Change::Down {
@@ -234,35 +222,26 @@ impl Lane {
         }
     }
 
-    /// Tells what a failure changed.
+    /// Tells what a failure changed, and asks one that is down in other ways.
     async fn fallen(&mut self, seat: Seat, change: Change, cause: Cause) {
-        let at = self.clock.now();
-        let device = &mut self.roster.devices[seat.0];
         if change == Change::Down {
-            if device.down_since.is_none() {
-                warn!(bus = %self.name, device = %device.name, cause = cause.as_str(), "device is down");
-                device.down_since = Some(at);
-            }
-            device.cause = cause;
+            let device = &mut self.envoy.roster.devices[seat.0];
             device.discovery.doubt(); // it may come back with other firmware
             for poll in &device.polls {
                 self.schedule.hasten(*poll, Instant::now().into_std()); // whichever is chosen to probe, the standing says when
             }
-            self.emit_bad(seat, at).await;
         }
-        if matches!(change, Change::Down | Change::Suspect) {
-            self.tell(seat);
-        }
+        self.envoy.fallen(seat, change, cause).await;
     }
 
     pub(super) async fn lost(&mut self, ix: PollIx, error: &io::Error, sent: Sent) {
         let now = Instant::now();
         self.schedule.hasten(ix, now.into_std());
         if !self.driver.was_proven() {
-            return self.tell_cut(error).await;
+            return self.envoy.tell_cut(error).await;
         }
         // It worked until now: the loop opens it again at once, and only if that fails anyone is told.
-        debug!(bus = %self.name, error = %error, "connection lost");
+        debug!(bus = %self.envoy.name, error = %error, "connection lost");
         if sent != Sent::Nothing {
             self.failed(ix, Cause::Transport, now).await;
         }
@@ -270,61 +249,61 @@ impl Lane {
 
     /// Carries one command out.
     pub(super) async fn command(&mut self, command: FieldCommand) {
-        self.stats.commands.one();
+        self.envoy.stats.commands.one();
         if command.reply.is_closed() {
             return;
         }
-        let plan = Arc::clone(&self.plan);
-        let Some(tag) = plan.tags.get(command.tag.0 as usize).filter(|tag| !tag.is_hole()) else {
+        let plan = Arc::clone(&self.envoy.plan);
+        let Some(tag) = plan.live_tag(command.tag) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
         if !self.is_meant(&command, tag.device) {
             return drop(command.reply.send(Outcome::Refused(Refusal::Busy)));
         }
-        let Some(seat) = self.roster.seat_of(tag.device) else {
+        let Some(seat) = self.envoy.roster.seat_of(tag.device) else {
             return drop(command.reply.send(Outcome::Refused(Refusal::Access)));
         };
-        if self.roster.devices[seat.0].unit.is_paused() {
+        if self.envoy.roster.devices[seat.0].unit.is_paused() {
             return drop(command.reply.send(Outcome::Refused(Refusal::Paused)));
         }
         let begun = Instant::now();
-        let unit = self.roster.devices[seat.0].unit_id;
-        let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize));
+        let unit = self.envoy.roster.devices[seat.0].unit_id;
+        let scale_from = tag.scale_from.and_then(|ix| plan.tag(ix));
         let done = match self.settled(seat, tag, scale_from).await {
             Ok(Settled { tag, scale_from, guard }) => {
                 let (value, deadline) = (&command.value, command.deadline);
                 let order = Order { tag: &tag, scale_from: scale_from.as_deref(), unit, guard, value, deadline };
-                carry_out(&mut self.driver, &self.clock, order).await
+                carry_out(&mut self.driver, &self.envoy.clock, order).await
             }
             Err(done) => done,
         };
         if done.outcome == Outcome::Refused(Refusal::Absent) {
-            self.roster.devices[seat.0].discovery.doubt();
+            self.envoy.roster.devices[seat.0].discovery.doubt();
         }
         let now = Instant::now();
-        self.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         let refused = match done.outcome {
             Outcome::Failed { reason: Failure::Exception(code), .. } => Some(code),
             _ => None,
         };
-        debug!(bus = %self.name, tag = %tag.topic, outcome = %done.outcome, "command carried out");
+        debug!(bus = %self.envoy.name, tag = %tag.topic, outcome = %done.outcome, "command carried out");
         drop(command.reply.send(done.outcome)); // nobody may be waiting any more; the device has it all the same
         match done.contact {
             Contact::Answered => {
-                let at = self.clock.now();
-                let device = &mut self.roster.devices[seat.0];
+                let at = self.envoy.clock.now();
+                let device = &mut self.envoy.roster.devices[seat.0];
                 device.count(refused.map_or(Ending::Answer(at), |code| Ending::Exception(at, code)));
                 self.alive(seat);
             }
             Contact::Silent => {
-                let device = &mut self.roster.devices[seat.0];
+                let device = &mut self.envoy.roster.devices[seat.0];
                 device.count(Ending::Timeout);
                 let change = device.unit.failed(None, now.into_std());
                 self.fallen(seat, change, Cause::Timeout).await;
             }
             Contact::None => {}
         }
-        if let Some(poll) = self.roster.poll_with(command.tag) {
+        if let Some(poll) = self.envoy.roster.poll_with(command.tag) {
             self.schedule.hasten(poll, now.into_std());
         }
     }

@@ -41,13 +41,13 @@ pub async fn send(hub: &Hub, clock: &Clock, plan: &Plan, device: DeviceIx, harve
 }
 
 fn sort(plan: &Plan, samples: &mut [Sample]) {
-    let name = |sample: &Sample| plan.tags.get(sample.tag.0 as usize).map(|tag| tag.name.as_bytes());
+    let name = |sample: &Sample| plan.tag(sample.tag).map(|tag| tag.name.as_bytes());
     samples.sort_by(|one, other| name(one).cmp(&name(other)));
 }
 
 fn record(clock: &Clock, plan: &Plan, change: &Change) -> Option<EventRecord> {
-    let tag = plan.tags.get(change.tag.0 as usize)?;
-    let device = &plan.devices.get(tag.device.0 as usize)?.name;
+    let tag = plan.tag(change.tag)?;
+    let device = &plan.device(tag.device)?.name;
     let (condition, level) = (change.condition.as_str(), change.level.as_str());
     tracing::info!(device, tag = tag.name, alarm = level, state = condition, value = %change.value, "alarm changed");
     Some(EventRecord {

@@ -12,14 +12,13 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::devices::Seat;
-use super::lane::{Lane, ROUND};
+use super::lane::Lane;
 use super::memory::{Learned, Memory};
 use super::modbus::bisect::split_at;
 use super::modbus::session::Trouble;
 use super::models::within;
-use super::overload::{News, Overload};
+use super::refusals::News;
 use crate::config::blocks::{Block, device_blocks, gap_assumed, think_assumed};
-use crate::flow::notice::Phase;
 
 /// Reads are planned anew at most this often, and first after so long.
 const REPLAN_EVERY: Duration = Duration::from_secs(600);
@@ -27,32 +26,17 @@ const REPLAN_EVERY: Duration = Duration::from_secs(600);
 /// What was seen last time.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    at: Instant,
-    busy_micros: u64,
-    polls: u64,
-    skipped: u64,
     /// The bus kept up during the last round.
     idle: bool,
     /// Nothing was made of the last round yet.
     fresh: bool,
     replan_at: Instant,
-    overload: Overload,
 }
 
 impl Rounds {
     /// Nothing seen yet.
     pub(super) fn new(now: Instant) -> Self {
-        let replan_at = now + REPLAN_EVERY;
-        Self {
-            at: now,
-            busy_micros: 0,
-            polls: 0,
-            skipped: 0,
-            idle: false,
-            fresh: false,
-            replan_at,
-            overload: Overload::default(),
-        }
+        Self { idle: false, fresh: false, replan_at: now + REPLAN_EVERY }
     }
 }
 
@@ -60,7 +44,7 @@ impl Lane {
     /// Begins with what is known of its devices.
     pub(super) fn remembering(mut self, memory: Arc<dyn Memory>) -> Self {
         let now = Instant::now();
-        for device in &mut self.roster.devices {
+        for device in &mut self.envoy.roster.devices {
             device.learned = Learned::recalled(memory.recall(&device.name, device.map));
             device.whole_again = now + device.learned.wait();
         }
@@ -73,59 +57,36 @@ impl Lane {
     /// Keeps what was learned of a device.
     pub(super) fn keep_learned(&self, seat: Seat) {
         if let Some(memory) = &self.memory {
-            let device = &self.roster.devices[seat.0];
+            let device = &self.envoy.roster.devices[seat.0];
             memory.keep(&device.name, device.map, device.learned.boundaries());
         }
     }
 
     /// Load and overload of the last round.
     pub(super) fn look_back(&mut self) {
-        let (stats, now) = (&self.stats, Instant::now());
-        let (busy, polls, skipped) = (stats.busy_micros.get(), stats.polls.get(), stats.polls_skipped.get());
-        let rounds = &mut self.rounds;
-        if now.duration_since(rounds.at) < ROUND {
-            return; // a round that only looked for silent tags
-        }
-        rounds.fresh = true;
-        let passed = u64::try_from(now.duration_since(rounds.at).as_micros()).unwrap_or(u64::MAX).max(1);
-        stats.load_percent.set(((busy - rounds.busy_micros).saturating_mul(100) / passed).min(100));
-        let (done, missed) = (polls - rounds.polls, skipped - rounds.skipped);
-        rounds.idle = missed == 0 && done > 0;
-        (rounds.at, rounds.busy_micros, rounds.polls, rounds.skipped) = (now, busy, polls, skipped);
-        match rounds.overload.round(done, missed) {
-            Some(News::Overloaded(part)) => {
-                let percent = (part * 100.0).round();
-                warn!(bus = %self.name, percent, "bus has more work than time, polls are skipped");
-                let detail = format!("{percent} % of its polls are skipped: raise `poll`, or split the bus");
-                self.notice("bus_overloaded", Phase::Active, detail);
-            }
-            Some(News::KeepsUp) => {
-                info!(bus = %self.name, "bus keeps up again");
-                self.notice("bus_overloaded", Phase::Cleared, "no polls are skipped any more".into());
-            }
-            None => {}
-        }
-        for device in &mut self.roster.devices {
-            if let Some(news) = device.refusals.news() {
-                let (count, registers) = (news.count, news.registers);
-                warn!(bus = %self.name, device = %device.name, count, registers, "device refuses to be read there");
+        let Some(polls) = self.envoy.look_back() else { return };
+        self.rounds.fresh = true;
+        self.rounds.idle = polls.skipped == 0 && polls.done > 0;
+        for device in &mut self.envoy.roster.devices {
+            if let Some(News { count, registers }) = device.refusals.news() {
+                warn!(bus = %self.envoy.name, device = %device.name, count, registers, "device refuses to be read there");
             }
         }
     }
 
     /// When there is time: tries one read as a whole, or plans anew.
     pub(super) async fn tidy_up(&mut self) {
-        let doubt = self.roster.devices.iter().any(|device| device.unit.is_suspect());
+        let doubt = self.envoy.roster.devices.iter().any(|device| device.unit.is_suspect());
         let fresh = std::mem::take(&mut self.rounds.fresh);
         if !fresh || !self.rounds.idle || doubt || !self.driver.is_open() {
             return;
         }
         let now = Instant::now();
         let due = |place: &usize| {
-            let device = &self.roster.devices[*place];
+            let device = &self.envoy.roster.devices[*place];
             !device.unit.is_down() && !device.learned.boundaries().is_empty() && device.whole_again <= now
         };
-        if let Some(place) = (0..self.roster.devices.len()).find(due) {
+        if let Some(place) = (0..self.envoy.roster.devices.len()).find(due) {
             return self.try_whole(Seat(place)).await;
         }
         if self.rounds.replan_at <= now {
@@ -133,12 +94,12 @@ impl Lane {
             let pieces = self.planned();
             let places =
                 |block: &Block| (block.device, block.table, block.model, block.start, block.count, block.period);
-            let mut present: Vec<_> = self.roster.blocks().map(places).collect();
+            let mut present: Vec<_> = self.envoy.roster.blocks().map(places).collect();
             let mut wanted: Vec<_> = pieces.iter().map(places).collect();
             present.sort_unstable();
             wanted.sort_unstable();
             if present != wanted {
-                info!(bus = %self.name, before = present.len(), after = wanted.len(), "reads are planned anew");
+                info!(bus = %self.envoy.name, before = present.len(), after = wanted.len(), "reads are planned anew");
                 self.replan(pieces, now);
             }
         }
@@ -146,13 +107,13 @@ impl Lane {
 
     /// Reads one block whole that had to be split.
     async fn try_whole(&mut self, seat: Seat) {
-        let device = &self.roster.devices[seat.0];
+        let device = &self.envoy.roster.devices[seat.0];
         let boundaries = device.learned.boundaries();
-        let splits = |block: &Block| split_at(vec![block.clone()], boundaries, &self.plan).len() > 1;
+        let splits = |block: &Block| split_at(vec![block.clone()], boundaries, &self.envoy.plan).len() > 1;
         let Some(block) = self.whole(seat).into_iter().find(splits) else {
             // They are between blocks anyway, since the reads were planned anew.
             let (name, map) = (device.name.clone(), device.map);
-            self.roster.devices[seat.0].learned = Learned::default();
+            self.envoy.roster.devices[seat.0].learned = Learned::default();
             return self.memory.iter().for_each(|memory| memory.keep(&name, map, &[]));
         };
         let unit = device.unit_id;
@@ -168,10 +129,10 @@ impl Lane {
             Err(Trouble::TooLong)
         };
         let now = Instant::now();
-        let device = &mut self.roster.devices[seat.0];
+        let device = &mut self.envoy.roster.devices[seat.0];
         match read {
             Ok(_) => {
-                info!(bus = %self.name, device = %device.name, start = block.start, count = block.count, "block is whole again");
+                info!(bus = %self.envoy.name, device = %device.name, start = block.start, count = block.count, "block is whole again");
                 device.learned.forget(&block);
                 device.whole_again = now; // the next one in the next round
                 self.keep_learned(seat);
@@ -190,9 +151,9 @@ impl Lane {
 
     /// The blocks of a device as they would be if it had never refused one.
     fn whole(&self, seat: Seat) -> Vec<Block> {
-        let device = &self.roster.devices[seat.0];
-        let (link, plan) = (&self.plan.buses[self.bus.0 as usize].link, &self.plan);
-        let Some(of) = plan.devices.get(device.ix.0 as usize) else { return Vec::new() };
+        let device = &self.envoy.roster.devices[seat.0];
+        let (link, plan) = (&self.envoy.plan[self.envoy.bus].link, &self.envoy.plan);
+        let Some(of) = plan.device(device.ix) else { return Vec::new() };
         let measured = of.max_gap.is_none().then(|| device.think.max_gap(link, of)).flatten();
         let gap = measured.unwrap_or_else(|| gap_assumed(link, of, think_assumed(link)));
         device_blocks(plan, device.ix, gap)
@@ -200,12 +161,12 @@ impl Lane {
 
     /// The blocks of all devices, as measured and learned.
     fn planned(&self) -> Vec<Block> {
-        (0..self.roster.devices.len()).map(Seat).flat_map(|seat| self.pieces(seat)).collect()
+        (0..self.envoy.roster.devices.len()).map(Seat).flat_map(|seat| self.pieces(seat)).collect()
     }
 
     /// Those of one device.
     pub(super) fn pieces(&self, seat: Seat) -> Vec<Block> {
-        split_at(self.whole(seat), self.roster.devices[seat.0].learned.boundaries(), &self.plan)
+        split_at(self.whole(seat), self.envoy.roster.devices[seat.0].learned.boundaries(), &self.envoy.plan)
     }
 
     /// After something learned was forgotten.
@@ -215,10 +176,10 @@ impl Lane {
     }
 
     fn replan(&mut self, blocks: Vec<Block>, now: Instant) {
-        let plan = Arc::clone(&self.plan);
-        self.roster.set_polls(&plan, blocks, &self.tags);
+        let plan = Arc::clone(&self.envoy.plan);
+        self.envoy.roster.set_polls(&plan, blocks, &self.envoy.tags);
         self.schedule = self.scheduled(now);
-        for device in &mut self.roster.devices {
+        for device in &mut self.envoy.roster.devices {
             device.unit.renumbered(|_| None); // a device in doubt is asked again, by any of its polls
         }
     }

@@ -14,7 +14,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::info;
 
 use super::devices::Seat;
 use super::lane::Lane;
@@ -22,7 +21,6 @@ use super::memory::Learned;
 use super::pauses::Pauses;
 use crate::config::plan::Plan;
 use crate::flow::operate::{Operation, Unwilling};
-use crate::model::quality::Cause;
 use crate::model::tag::DeviceIx;
 
 const PAUSED: u8 = 1;
@@ -116,24 +114,24 @@ impl Switches {
 }
 
 fn name(plan: &Plan, device: DeviceIx) -> String {
-    plan.devices.get(device.0 as usize).map_or_else(String::new, |device| device.name.clone())
+    plan.device(device).map_or_else(String::new, |device| device.name.clone())
 }
 
 impl Lane {
     /// Does what was asked of its devices since it last looked.
     pub(super) async fn heed_switches(&mut self) {
-        if !self.switched.has_changed().unwrap_or(false) {
+        if !self.envoy.switched.has_changed().unwrap_or(false) {
             return;
         }
-        self.switched.mark_unchanged();
-        for place in 0..self.roster.devices.len() {
-            let asked = self.switches.take(self.roster.devices[place].ix);
+        self.envoy.switched.mark_unchanged();
+        for place in 0..self.envoy.roster.devices.len() {
+            let asked = self.envoy.switches.take(self.envoy.roster.devices[place].ix);
             self.heed(Seat(place), asked).await;
         }
     }
 
     async fn heed(&mut self, seat: Seat, asked: Asked) {
-        let device = &mut self.roster.devices[seat.0];
+        let device = &mut self.envoy.roster.devices[seat.0];
         if asked.reset() {
             device.forget();
             if !device.learned.boundaries().is_empty() {
@@ -142,37 +140,24 @@ impl Lane {
                 self.replan_as_learned();
             }
         }
-        let device = &mut self.roster.devices[seat.0];
-        let was_paused = device.unit.is_paused();
-        match (was_paused, asked.is_paused()) {
-            (false, true) => return self.pause(seat).await,
+        match (self.envoy.roster.devices[seat.0].unit.is_paused(), asked.is_paused()) {
+            (false, true) => return self.envoy.pause(seat).await,
             (true, true) => {}
             (true, false) => {
-                info!(bus = %self.name, device = %device.name, "device is polled again");
-                device.unit.resume();
+                self.envoy.resume(seat);
                 self.poll_now(seat);
             }
             (false, false) if asked.poll() || asked.reset() => self.poll_now(seat),
             (false, false) => {}
         }
         if asked.reset() {
-            self.tell(seat);
+            self.envoy.tell(seat);
         }
-    }
-
-    async fn pause(&mut self, seat: Seat) {
-        let device = &mut self.roster.devices[seat.0];
-        info!(bus = %self.name, device = %device.name, "device is paused");
-        device.unit.pause();
-        (device.cause, device.down_since) = (Cause::Paused, None);
-        self.tell(seat);
-        let at = self.clock.now();
-        self.emit_bad(seat, at).await;
     }
 
     /// One that is down is tried at once, as if nothing had been.
     fn poll_now(&mut self, seat: Seat) {
-        let (device, now) = (&mut self.roster.devices[seat.0], Instant::now().into_std());
+        let (device, now) = (&mut self.envoy.roster.devices[seat.0], Instant::now().into_std());
         device.unit.try_now();
         device.polls.iter().for_each(|poll| self.schedule.begin_anew(*poll, now));
     }

@@ -102,17 +102,17 @@ impl Tags {
     pub fn of<'a>(plan: &Plan, wanted: impl IntoIterator<Item = &'a TagIx>) -> Self {
         let mut tags = Self::default();
         for ix in wanted {
-            if let Some(tag) = plan.tags.get(ix.0 as usize) {
+            if let Some(tag) = plan.tag(*ix) {
                 tags.slots.insert(*ix, Slot(tags.states.len()));
                 tags.states.push(State::new(*ix, tag));
                 tags.shortest_stale = tag.freshness.stale_after.into_iter().chain(tags.shortest_stale).min();
             }
         }
         for state in &mut tags.states {
-            let factor = plan.tags.get(state.tag.0 as usize).and_then(|tag| tag.scale_from);
+            let factor = plan.tag(state.tag).and_then(|tag| tag.scale_from);
             let Some(factor) = factor else { continue };
             state.needs = tags.slots.get(&factor).map_or(Needs::Unknown, |slot| Needs::From(*slot));
-            if let (Needs::From(slot), Some(holder)) = (state.needs, plan.tags.get(factor.0 as usize)) {
+            if let (Needs::From(slot), Some(holder)) = (state.needs, plan.tag(factor)) {
                 tags.factors
                     .insert(slot, Held { is: Err(Cause::Starting), at: None, period: holder.poll, round: holder.poll });
             }
@@ -169,7 +169,7 @@ impl Tags {
 
     /// Where the tags of a block lie in its readings.
     pub fn cuts(&self, plan: &Plan, block: &Block) -> Vec<(Slot, Cut)> {
-        let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tags.get(ix.0 as usize)?, block.start)?));
+        let cut = |ix: &TagIx| Some((*self.slots.get(ix)?, Cut::new(plan.tag(*ix)?, block.start)?));
         block.tags.iter().filter_map(cut).collect()
     }
 
@@ -265,7 +265,7 @@ impl State {
             tag: ix,
             meaning: Meaning::of(tag),
             needs: Needs::Nothing,
-            limits: tag.limits,
+            limits: limits::of(tag),
             point: Point::new(ix, tag),
         }
     }

@@ -56,6 +56,16 @@ pub struct Notice {
     pub detail: String,
 }
 
+impl Notice {
+    /// What part of the gateway it is of: the first word of its event, but where that is called after something else.
+    pub fn part(&self) -> &'static str {
+        match self.event {
+            "host_awaited" => "uplink",
+            event => event.split_once('_').map_or(event, |(part, _)| part),
+        }
+    }
+}
+
 /// Where notices are handed in; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Notices {

@@ -30,6 +30,9 @@ pub enum Table {
 }
 
 impl Table {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Holding, Self::Input, Self::Coil, Self::Discrete];
+
     /// The word before the colon of an address.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +41,11 @@ impl Table {
             Self::Coil => "coil",
             Self::Discrete => "discrete",
         }
+    }
+
+    /// The table with this word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.as_str() == name)
     }
 
     /// True for coils and discrete inputs.
@@ -81,6 +89,9 @@ pub enum Order {
 }
 
 impl Order {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Abcd, Self::Cdab, Self::Badc, Self::Dcba];
+
     /// The word in the config.
     pub const fn as_str(self) -> &'static str {
         match self {

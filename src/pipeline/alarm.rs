@@ -1,7 +1,7 @@
 //! Alarms: limits with hysteresis and delays, one small state machine per condition.
 //!
-//! Fed with every usable value of a tag, whatever the deadband then makes of it. Promises: at its limit a value is an
-//! alarm; it is over when the value has come back by more than the hysteresis; `delay` and `off_delay` run from the first
+//! Fed with every usable value of a tag, whatever the deadband then makes of it. Promises: at its limit (see [`limits::met`]) a
+//! value is an alarm; it is over when the value has come back by more than the hysteresis; `delay` and `off_delay` run from the first
 //! value on the other side, and one value on the old side ends them; a value of bad quality neither raises nor clears,
 //! and lets a running delay run on, which the next usable value then decides; each change is told once. Uncertain values
 //! count. The delays are looked at when a value comes, so that an alarm is as punctual as its tag is polled; for values
@@ -9,7 +9,8 @@
 
 use std::time::Duration;
 
-use crate::config::plan::AlarmPlan;
+use super::limits;
+use crate::config::plan::{AlarmPlan, TagPlan};
 use crate::model::alarm::{Change, Condition, Level};
 use crate::model::quality::Quality;
 use crate::model::tag::TagIx;
@@ -31,9 +32,16 @@ pub struct Alarm {
 /// What a value is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
-    Above(Level, f64),
-    Below(Level, f64),
+    Above(Level, Mark),
+    Below(Level, Mark),
     Is(bool),
+}
+
+/// A limit as it was written, and as the values of the tag meet it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Mark {
+    told: f64,
+    met: f64,
 }
 
 /// Where one condition stands.
@@ -59,9 +67,10 @@ enum Side {
 impl Alarm {
     /// The alarms of a plan, all quiet.
     pub fn new(tag: TagIx, plan: &AlarmPlan) -> Self {
+        let mark = |limit: f64| Mark { told: limit, met: limit };
         let limits = plan.limits.iter().map(|(level, limit)| match level {
-            Level::Low | Level::LowLow => Limit::Below(*level, *limit),
-            _ => Limit::Above(*level, *limit),
+            Level::Low | Level::LowLow => Limit::Below(*level, mark(*limit)),
+            _ => Limit::Above(*level, mark(*limit)),
         });
         let limits = limits.chain(plan.state.map(Limit::Is));
         Self {
@@ -72,6 +81,17 @@ impl Alarm {
             conditions: limits.map(|limit| (limit, Phase::Quiet)).collect(),
             last: None,
         }
+    }
+
+    /// With its limits as the values of this tag meet them.
+    #[must_use]
+    pub fn met_by(mut self, tag: &TagPlan) -> Self {
+        for (limit, _) in &mut self.conditions {
+            if let Limit::Above(_, mark) | Limit::Below(_, mark) = limit {
+                mark.met = limits::met(tag, mark.told);
+            }
+        }
+        self
     }
 
     /// A condition that was active before a restart still is, until a value says otherwise.
@@ -149,7 +169,7 @@ impl Limit {
 
     const fn value(self) -> Value {
         match self {
-            Self::Above(_, limit) | Self::Below(_, limit) => Value::Float(limit),
+            Self::Above(_, limit) | Self::Below(_, limit) => Value::Float(limit.told),
             Self::Is(state) => Value::Bool(state),
         }
     }
@@ -159,8 +179,8 @@ impl Limit {
         let (number, limit) = match (self, value) {
             (Self::Is(state), Value::Bool(bit)) => return Some(if *bit == state { Side::Beyond } else { Side::Back }),
             (Self::Is(_), _) | (_, Value::Bool(_)) => return None,
-            (Self::Above(_, limit), number) => (number.as_f64()?, limit),
-            (Self::Below(_, limit), number) => (-number.as_f64()?, -limit), // seen from below
+            (Self::Above(_, limit), number) => (number.as_f64()?, limit.met),
+            (Self::Below(_, limit), number) => (-number.as_f64()?, -limit.met), // seen from below
         };
         Some(if number >= limit {
             Side::Beyond

@@ -62,7 +62,7 @@ impl Derive {
     /// The derived tags of a plan; `None` where it has none.
     pub fn new(plan: &Plan) -> Option<Self> {
         let tags: Vec<One> = order(plan).into_iter().filter_map(|ix| One::new(plan, ix)).collect();
-        let stale = tags.iter().filter_map(|one| plan.tags[one.tag.0 as usize].freshness.stale_after).min();
+        let stale = tags.iter().filter_map(|one| plan[one.tag].freshness.stale_after).min();
         let look_every = stale.map(|shortest| LOOK.min(shortest / 4));
         (!tags.is_empty()).then(|| Self { tags, known: HashMap::new(), look_every })
     }
@@ -80,7 +80,7 @@ impl Derive {
     /// Goes on from what was known under another plan, in one arrangement with this one: tags that change seldom are not
     /// waited for. What means something else is not known; what does not may be at another place, for a neighbour's sake.
     pub fn knowing(&mut self, earlier: Self, (old, new): (&Plan, &Plan)) {
-        let topic = |plan: &Plan, ix: TagIx| plan.tags.get(ix.0 as usize).map(|tag| Arc::clone(&tag.topic));
+        let topic = |plan: &Plan, ix: TagIx| plan.tag(ix).map(|tag| Arc::clone(&tag.topic));
         let kept = kept(old, new);
         let wanted = self.wanted().into_iter().filter(|ix| kept.contains(ix));
         let places: HashMap<Arc<str>, TagIx> = wanted.filter_map(|ix| Some((topic(new, ix)?, ix))).collect();
@@ -148,7 +148,7 @@ impl Derive {
 
 impl One {
     fn new(plan: &Plan, tag: TagIx) -> Option<Self> {
-        let found = plan.tags.get(tag.0 as usize)?;
+        let found = plan.tag(tag)?;
         let Source::Derived(derivation) = &found.source else { return None };
         Some(Self {
             tag,
@@ -211,7 +211,7 @@ impl One {
 
 /// The derived tags of a plan, each behind those it needs (`check` has seen that there is no circle).
 fn order(plan: &Plan) -> Vec<TagIx> {
-    let inputs = |ix: TagIx| match plan.tags.get(ix.0 as usize).map(|tag| &tag.source) {
+    let inputs = |ix: TagIx| match plan.tag(ix).map(|tag| &tag.source) {
         Some(Source::Derived(derivation)) => Some(derivation.inputs.as_slice()),
         _ => None,
     };

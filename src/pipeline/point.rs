@@ -72,7 +72,7 @@ impl Point {
         Self {
             tag: ix,
             keep,
-            alarm: tag.alarm.as_ref().map(|alarm| Box::new(Alarm::new(ix, alarm))),
+            alarm: tag.alarm.as_ref().map(|alarm| Box::new(Alarm::new(ix, alarm).met_by(tag))),
             watch: Watch::new(tag.freshness).map(Box::new),
             last: None,
         }
@@ -217,6 +217,19 @@ mod tests {
         assert_eq!(offer(&mut point, 10.0, 0).samples.len(), 1);
         let harvest = offer(&mut point, 10.1, 1);
         assert_eq!((harvest.samples.len(), harvest.alarms.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_float_that_was_set_to_the_limit_of_its_alarm_is_an_alarm_and_the_limit_is_told_as_it_was_written() {
+        for (level, limit) in [(Level::High, 0.7), (Level::Low, 10.1)] {
+            let alarm = Some(Box::new(AlarmPlan { limits: vec![(level, limit)], ..AlarmPlan::plain() }));
+            let mut point = Point::new(TagIx(0), &TagPlan { alarm, ..tag() });
+            #[expect(clippy::cast_possible_truncation, reason = "as the device holds it")]
+            let held = f64::from(limit as f32);
+            let harvest = offer(&mut point, held, 0);
+            let told: Vec<_> = harvest.alarms.iter().map(|change| (change.level, change.limit.clone())).collect();
+            assert_eq!(told, [(level, Value::Float(limit))]);
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ struct Number {
 impl Instrument {
     /// Of a device; `None`: it speaks no lines, or there is no example of what it says.
     pub fn of(plan: &Plan, ix: DeviceIx) -> Option<Self> {
-        let device = plan.devices.get(ix.0 as usize)?;
+        let device = plan.device(ix)?;
         let talk = device.talk.as_ref().filter(|talk| !talk.examples.is_empty())?;
         let tags = own(plan, device);
         Some(Self {

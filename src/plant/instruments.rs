@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::plan::{FrameCut, LineMode, LinePlan, Plan};
 use crate::model::stats::Counter;
-use crate::model::tag::{BusIx, DeviceIx};
+use crate::model::tag::BusIx;
 
 use super::faults::{Dice, Fault, Trouble};
 use super::instrument::Instrument;
@@ -83,9 +83,8 @@ impl Named {
 impl Instruments {
     /// Of a bus of type line; `None`: it is another one.
     pub fn of(plan: &Plan, bus: BusIx) -> Option<Result<Self, NoExample>> {
-        let frames = plan.buses.get(bus.0 as usize)?.line.clone()?;
-        let devices = (0u32..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| device.bus == Some(bus));
-        let named = devices.map(|(ix, device)| {
+        let frames = plan.bus(bus)?.line.clone()?;
+        let named = plan.devices_on(bus).map(|(ix, device)| {
             let instrument = Instrument::of(plan, ix).ok_or_else(|| NoExample { device: device.name.clone() })?;
             let dice = Dice::new(u8::try_from(ix.0 % 256).unwrap_or(0));
             Ok(Named { name: device.name.clone(), troubles: Vec::new(), dice, instrument })

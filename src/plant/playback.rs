@@ -111,18 +111,22 @@ impl Playback {
     /// Ends connections and makes the line unreachable when that was so. Never ends. Cancel-safe.
     pub async fn conduct(&self) {
         let mut last: Option<Duration> = None;
-        let mut hung_up = 0;
+        let (mut hung_up, mut is_away) = (0, false);
         loop {
             let now = self.position();
             if last.is_some_and(|last| now < last) {
                 self.presence.send_replace(Presence::Here(hung_up)); // from the beginning again
-                last = None;
+                (last, is_away) = (None, false);
             }
             for (at, cue) in self.script.cues() {
                 if *at <= now && last.is_none_or(|last| *at > last) {
                     hung_up += 1;
-                    let presence = if *cue == Cue::Gone { Presence::Away } else { Presence::Here(hung_up) };
-                    self.presence.send_replace(presence);
+                    is_away = match cue {
+                        Cue::Gone => true,
+                        Cue::Back => false,
+                        Cue::HangUp => is_away, // of several connections, one that outlived the line
+                    };
+                    self.presence.send_replace(if is_away { Presence::Away } else { Presence::Here(hung_up) });
                 }
             }
             last = Some(now);

@@ -75,13 +75,13 @@ impl Site {
     pub async fn serve(plan: &Plan, options: &SiteOptions) -> Result<Self, NotServed> {
         let mut site = Self { buses: Vec::new(), devices: Vec::new() };
         let mut doors = Doors::new(options.paced, options.certificates.clone(), options.links.clone());
-        for (at, bus) in plan.buses.iter().enumerate() {
+        for (at, (ix, bus)) in plan.numbered_buses().enumerate() {
             let units = Units::new();
             let not_served = |source| NotServed { bus: bus.name.clone(), source };
-            let instruments = Instruments::of(plan, bus_ix(at)).transpose();
+            let instruments = Instruments::of(plan, ix).transpose();
             let instruments = instruments.map_err(|error| not_served(io::Error::other(error)))?;
             let mut lives: BTreeMap<u8, Life> = BTreeMap::new();
-            for device in plan.devices.iter().filter(|device| device.bus == Some(bus_ix(at))) {
+            for (_, device) in plan.devices_on(ix) {
                 let own = options.follows.iter().filter(|(name, _)| *name == device.name);
                 let follows: Vec<Follow> = own.map(|(_, follow)| follow.clone()).collect();
                 if instruments.is_none() {
@@ -94,7 +94,7 @@ impl Site {
             }
             for (unit_id, life) in lives {
                 units.insert_living(unit_id, life);
-                units.introduce(unit_id, introduction(plan, bus_ix(at), unit_id));
+                units.introduce(unit_id, introduction(plan, ix, unit_id));
             }
             let door = match &instruments {
                 Some(instruments) => doors.open_talk(&bus.name, &bus.link, instruments.clone()).await,
@@ -149,11 +149,7 @@ impl Site {
 
 /// What a simulated unit says of itself: that it is one, and which devices of the plan it stands for.
 fn introduction(plan: &Plan, bus: BusIx, unit_id: u8) -> Identity {
-    let own = plan.devices.iter().filter(|device| device.bus == Some(bus) && device.unit_id == unit_id);
-    let names = own.map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
+    let own = plan.devices_on(bus).filter(|(_, device)| device.unit_id == unit_id);
+    let names = own.map(|(_, device)| device.name.as_str()).collect::<Vec<_>>().join(", ");
     Identity::new("Ironbridge simulator", &names, env!("CARGO_PKG_VERSION"))
-}
-
-fn bus_ix(at: usize) -> BusIx {
-    BusIx(u32::try_from(at).unwrap_or(u32::MAX))
 }

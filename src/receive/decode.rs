@@ -47,6 +47,8 @@ pub fn decode(topic: &str, payload: &[u8]) -> Received {
         return Received::Other;
     };
     match own_topic(topic) {
+        // A gateway may be called `ironbridge`, and a tag `status` or `gap`.
+        _ if body.contains_key("quality") => numbered(body).unwrap_or(Received::Other),
         Some("status") => status(&body),
         Some("gap") => gap(body).unwrap_or(Received::Other),
         _ => numbered(body).unwrap_or(Received::Other),
@@ -136,6 +138,14 @@ mod tests {
         let newest = vec![(Class::Telemetry, Epoch(8), Seq(4))];
         assert_eq!(decode("a/b/ironbridge/gw/status", status), Received::Status(newest));
         assert_eq!(decode("ironbridge/gw/status", br#"{"state":"offline"}"#), Received::Status(Vec::new()));
+    }
+
+    #[test]
+    fn a_sample_is_a_sample_on_a_topic_that_looks_like_a_status_or_a_gap() {
+        let payload = json::numbered_sample(None, Quality::Good, TIME, NUMBER, None);
+        for topic in ["acme/ironbridge/pump/status", "acme/ironbridge/pump/gap"] {
+            assert!(matches!(decode(topic, &payload), Received::Numbered(_)), "{topic}");
+        }
     }
 
     #[test]

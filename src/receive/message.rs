@@ -112,26 +112,33 @@ pub fn read(topic: &str, payload: &[u8]) -> Message {
 }
 
 fn plain(topic: &str, payload: &[u8]) -> Message {
-    let own = own(topic);
-    let last = own.as_ref().map_or("", |own| own.last);
-    let ours = matches!(last, "batch" | "gap");
-    match (serde_json::from_slice::<Json>(payload), own) {
-        (Ok(Json::Object(body)), Some(Own { gateway, last: "status" })) => {
-            Message::Status { gateway: gateway.into(), newest: newest(&body) }
-        }
-        (Ok(Json::Object(body)), Some(Own { gateway, last: "gap" })) => gap(topic, gateway, body),
-        (Ok(Json::Object(body)), own) => {
-            let gateway = own.map(|own| Arc::from(own.gateway));
-            match object(topic, gateway, body) {
+    match (serde_json::from_slice::<Json>(payload), own(topic)) {
+        (Ok(Json::Object(body)), own) => single(topic, own.filter(|_| !is_sample(&body)), body),
+        (Ok(Json::Array(elements)), Some(Own { gateway, last: "batch" })) => array(&Arc::from(gateway), elements),
+        (_, Some(Own { last: "batch" | "gap", .. })) => Message::Broken("no JSON that is known"),
+        _ => Message::Other,
+    }
+}
+
+/// A sample says what it is by itself. A tag's topic may look like one of our own tree, of a gateway that is called
+/// `ironbridge`: it is neither a status nor a gap then, and its level before last is no gateway.
+fn is_sample(body: &Map<String, Json>) -> bool {
+    is_numbered(body) && (body.contains_key("quality") || device::is_meant(body))
+}
+
+fn single(topic: &str, own: Option<Own<'_>>, body: Map<String, Json>) -> Message {
+    match own {
+        Some(Own { gateway, last: "status" }) => Message::Status { gateway: gateway.into(), newest: newest(&body) },
+        Some(Own { gateway, last: "gap" }) => gap(topic, gateway, body),
+        own => {
+            let is_batch = own.as_ref().is_some_and(|own| own.last == "batch");
+            match object(topic, own.map(|own| Arc::from(own.gateway)), body) {
                 Some(Ok(records)) => Message::Records(records),
                 Some(Err(why)) => Message::Broken(why),
-                None if ours => Message::Broken("no number"),
+                None if is_batch => Message::Broken("no number"),
                 None => Message::Other,
             }
         }
-        (Ok(Json::Array(elements)), Some(Own { gateway, last: "batch" })) => array(&Arc::from(gateway), elements),
-        _ if ours => Message::Broken("no JSON that is known"),
-        _ => Message::Other,
     }
 }
 
@@ -161,7 +168,7 @@ fn object(
     gateway: Option<Arc<str>>,
     body: Map<String, Json>,
 ) -> Option<Result<Vec<Record>, &'static str>> {
-    let claims = ["stream", "epoch", "seq"].iter().all(|key| body.contains_key(*key));
+    let claims = is_numbered(&body);
     let number = || Some(Number { stream: class(&body)?, epoch: epoch(&body)?, seq: seq(&body, "seq")? });
     let Some(number) = number() else { return claims.then_some(Err("a number that cannot be")) };
     let previous = previous(&body);
@@ -193,6 +200,11 @@ fn gap(topic: &str, gateway: &str, body: Map<String, Json>) -> Message {
     let ends = seq(&body, "first").zip(seq(&body, "last")).filter(|(first, last)| first <= last);
     let Some((first, last)) = ends else { return Message::Broken("a range that cannot be") };
     Message::Gap(Box::new(GapRecord { topic: topic.into(), gateway: gateway.into(), stream, epoch, first, last, body }))
+}
+
+/// Does it claim to have a number?
+fn is_numbered(body: &Map<String, Json>) -> bool {
+    ["stream", "epoch", "seq"].iter().all(|key| body.contains_key(*key))
 }
 
 fn newest(body: &Map<String, Json>) -> Vec<(Class, Epoch, Seq)> {
@@ -289,6 +301,25 @@ mod tests {
         for wrong in [&b"[1]"[..], br#"[{"value":1}]"#, br#"[{"topic":"a"}]"#, b"[", b"7", b"\xff", b""] {
             assert!(broken("ironbridge/gw/batch", wrong), "{}", String::from_utf8_lossy(wrong));
         }
+    }
+
+    #[test]
+    fn a_sample_is_a_sample_on_topics_that_look_like_our_own_tree() {
+        // Of a gateway called ironbridge: acme/{gateway}/{device}/{tag}.
+        let sample = br#"{"value":1,"quality":"good","stream":"telemetry","epoch":8,"seq":4}"#;
+        for topic in ["acme/ironbridge/pump/status", "acme/ironbridge/pump/gap", "acme/ironbridge/pump/batch"] {
+            let Message::Records(records) = read(topic, sample) else { panic!("{topic}") };
+            assert_eq!((&*records[0].topic, records[0].gateway.as_deref()), (topic, None), "pump is no gateway");
+        }
+        let poll = br#"{"stream":"telemetry","epoch":8,"seq":5,"count":1,"values":{"level":1}}"#;
+        let Message::Records(records) = read("acme/ironbridge/north/status", poll) else { panic!("a poll") };
+        assert_eq!((&*records[0].topic, records[0].number.seq), ("acme/ironbridge/north/status/level", Seq(5)));
+        assert!(broken("ironbridge/pump/status", br#"{"quality":"good","stream":"telemetry","epoch":0,"seq":1}"#));
+        let gap = br#"{"stream":"bulk","epoch":1,"first":1,"last":9,"count":9,"reason":"evicted"}"#;
+        assert!(matches!(read("ironbridge/gw/gap", gap), Message::Gap(_)));
+        let event = br#"{"event":"start","stream":"event","epoch":8,"seq":1}"#;
+        let Message::Records(records) = read("ironbridge/gw/event", event) else { panic!("an event") };
+        assert_eq!(records[0].gateway.as_deref(), Some("gw"));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! and its `pace` · `relay` the private socket, `near` who sits there, `overhear` what comes through it · `login` user
 //! and password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road ·
 //! `server` the other end of it, for those who connect to us, `renewal` its certificates over the years, `names` what
-//! their certificates call them · `own` a server of ours, asked by a command · `quic` MQTT over QUIC, both ends ·
+//! their certificates call them, `doorstep` what keeps them out · `own` a server of ours, asked by a command · `quic` MQTT over QUIC, both ends ·
 //! `inside` the way to the broker of this program, which has none of all that.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files
@@ -20,6 +20,7 @@
 
 pub mod backoff;
 pub mod destination;
+pub mod doorstep;
 mod expiry;
 pub mod handshake;
 mod http;

@@ -31,6 +31,8 @@ pub(super) struct Terms {
     pub(super) pace: Pace,
     /// Into the broker of this program.
     pub(super) door: Option<InnerDoor>,
+    #[cfg(feature = "quic")]
+    pub(super) silent: super::quic::Silent,
 }
 
 /// A connection with a broker, and the books of what it costs.

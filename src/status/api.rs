@@ -75,7 +75,7 @@ impl Query {
     }
 
     fn wants(&self, plan: &Plan, tag: &TagPlan) -> bool {
-        let device = plan.devices.get(tag.device.0 as usize).map_or("", |device| &device.name);
+        let device = plan.device(tag.device).map_or("", |device| &device.name);
         let holds = |text: &str| text.to_lowercase().contains(&self.find);
         !tag.name.is_empty()
             && self.device.as_ref().is_none_or(|wanted| wanted == device)
@@ -168,8 +168,8 @@ pub(super) fn seen_by<'a>(lobby: &Lobby, who: &Identity, board: &'a Board) -> Co
     let topic = |alarm: &Alarm| topics.alarm(&alarm.device, &alarm.tag);
     // The board may be older than a plan by a moment: then another tag may stand at that place.
     let tag_topic = |alarm: &Alarm| {
-        let tag = plan.tags.get(alarm.ix.0 as usize).filter(|tag| tag.name == alarm.tag)?;
-        let device = plan.devices.get(tag.device.0 as usize)?;
+        let tag = plan.tag(alarm.ix).filter(|tag| tag.name == alarm.tag)?;
+        let device = plan.device(tag.device)?;
         (device.name == alarm.device).then_some(&tag.topic)
     };
     board.with_alarms(|alarm| {
@@ -190,7 +190,7 @@ fn write_tag(
     operator: Option<&Identity>,
     points: usize,
 ) {
-    let device = plan.devices.get(tag.device.0 as usize).map_or("", |device| &device.name);
+    let device = plan.device(tag.device).map_or("", |device| &device.name);
     let clock = lobby.values.clock();
     let sample = match lobby.values.newest(ix) {
         Some(sample) => json::sample(sample.value.as_ref(), sample.quality, clock.wall(sample.at)),

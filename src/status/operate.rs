@@ -133,7 +133,7 @@ pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes)
     };
     // What nobody may write is refused where all commands are.
     let plan = lobby.values.plan();
-    let of = plan.tags.get(ix.0 as usize).filter(|of| of.access.writes());
+    let of = plan.tag(ix).filter(|of| of.access.writes());
     if of.is_some_and(|of| !may_write(&lobby, &who, (&device, of))) {
         lobby.access.operate_refused(deed(NOT_ALLOWED));
         let text = "you may not write this tag (its `…/set` in a `write` of [[broker.acl]])";

@@ -1,6 +1,7 @@
 //! The listener of the status page: HTTP/1.1, with TLS where the configuration has it, and everything bounded.
 //!
-//! A port that cannot be opened is tried again with growing pauses and told; it never ends the process. A connection is a
+//! A port that cannot be opened is tried again with growing pauses and told; it never ends the process. A shortage, such as of
+//! file descriptors, is waited for; only a listener that is broken is opened again, once it is closed. A connection is a
 //! task of its own. It has [`HEAD_WITHIN`] for each request's head, which also ends it when it is idle, [`ANSWER_WITHIN`]
 //! for the answer, and is cut off when the other side takes nothing for [`STALLED_FOR`]. Places are few: `places`.
 
@@ -35,6 +36,7 @@ use crate::config::plan::PagePlan;
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
+use crate::road::doorstep::{Trouble, judge};
 use crate::road::server::Serving;
 
 /// First and longest pause between two attempts to open the listener.
@@ -62,14 +64,11 @@ const STALLED_FOR: Duration = Duration::from_secs(20);
 /// What is in flight when the gateway stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// After an error of accept that trying at once does not mend.
+/// In a shortage, which trying at once does not mend.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Of those who were turned away the log hears so often.
+/// Of a shortage, and of those who were turned away, the log hears so often.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// So many of them in a row, and the listener is opened anew.
-const FAILURES_MAX: u32 = 25;
 
 /// Not yet open.
 pub(super) struct Server {
@@ -116,7 +115,7 @@ impl Server {
     }
 
     pub(super) async fn run(mut self, router: Router, stop: Stop) {
-        let (keeper, serving) = self.secured.take().unzip();
+        let (listener, (keeper, serving)) = (self.listener.take(), self.secured.take().unzip());
         let (tracker, places) = (TaskTracker::new(), Arc::default());
         let hall = Arc::new(Hall { router, serving, places, tracker, stop: stop.clone() });
         let keeping = async {
@@ -128,7 +127,7 @@ impl Server {
         tokio::select! {
             () = stop.begun() => {}
             () = keeping => {}
-            () = self.serve(&hall) => {}
+            () = self.serve(listener, &hall) => {}
         }
         hall.tracker.close();
         if timeout(FAREWELL_MAX, hall.tracker.wait()).await.is_err() {
@@ -136,9 +135,7 @@ impl Server {
         }
     }
 
-    async fn serve(&self, hall: &Arc<Hall>) {
-        let mut listener = self.listener.as_ref();
-        let mut reopened;
+    async fn serve(&self, mut listener: Option<TcpListener>, hall: &Arc<Hall>) {
         loop {
             if let Some(mut serving) = hall.serving.clone()
                 && serving.wait_for(Option::is_some).await.is_err()
@@ -147,37 +144,38 @@ impl Server {
             }
             let open = match listener.take() {
                 Some(open) => open,
-                None => {
-                    reopened = self.open_with_patience().await;
-                    &reopened
-                }
+                None => self.open_with_patience().await,
             };
             let address = open.local_addr().map_or_else(|_| self.name.clone(), |address| address.to_string());
             tracing::info!(%address, listener = self.name, "status page is open");
-            let error = self.take_in_all(open, hall).await;
+            let error = self.take_in_all(&open, hall).await;
+            drop(open); // while it is there, nobody can listen on its address
             tracing::error!(%address, %error, "the status page's listener broke, opening it again");
+            sleep(RETRY.0).await;
         }
     }
 
     /// Until the listener is of no use any more.
     async fn take_in_all(&self, listener: &TcpListener, hall: &Arc<Hall>) -> io::Error {
-        let (mut failures, mut crowd) = (0, Crowd::default());
+        let (mut told_at, mut crowd) = (None::<Instant>, Crowd::default());
         loop {
             let (stream, from) = match listener.accept().await {
                 Ok(taken) => taken,
                 Err(error) => {
-                    failures += 1;
-                    if failures == 1 {
-                        tracing::warn!(%error, listener = self.name, "cannot take in a visitor, trying on");
+                    match judge(&error) {
+                        Trouble::Broken => return error,
+                        Trouble::ThatOne => {}
+                        Trouble::NoFile | Trouble::Short => {
+                            if told_at.is_none_or(|told_at| told_at.elapsed() >= TOLD_EVERY) {
+                                tracing::warn!(%error, listener = self.name, "cannot take in visitors, trying on");
+                                told_at = Some(Instant::now());
+                            }
+                            sleep(PAUSE).await;
+                        }
                     }
-                    if failures >= FAILURES_MAX {
-                        return error;
-                    }
-                    sleep(PAUSE).await;
                     continue;
                 }
             };
-            failures = 0;
             self.stats.connections.one();
             let found = hall.places.find(from.ip());
             if !matches!(found, Found::Free(_)) {

@@ -86,7 +86,7 @@ impl Values {
     pub fn show(&self, samples: &[Sample]) {
         let plan = self.plan.load();
         let inner = &mut *self.inner();
-        let has_values = |sample: &&Sample| plan.tags.get(sample.tag.0 as usize).is_some_and(TagPlan::has_values);
+        let has_values = |sample: &&Sample| plan.tag(sample.tag).is_some_and(TagPlan::has_values);
         for sample in samples.iter().filter(has_values) {
             let begun = *inner.begun.get_or_insert(sample.at);
             let Some(seen) = inner.tags.get_mut(sample.tag.0 as usize) else { continue };

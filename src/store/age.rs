@@ -25,12 +25,18 @@ const STEP_MS: i64 = 86_400_000;
 /// A chunk spans at most this part of `max_age`, so that what goes with its newest record is not much older.
 const CHUNK_PART: u32 = 8;
 
-/// Names among the values of `meta.db`: what was taken before the first, ms since 1970, is younger by the second.
-pub(super) const STEP_AT: &str = "clock_step_at_ms";
-pub(super) const STEP_BY: &str = "clock_step_by_ms";
+/// Steps that are remembered. A box that is switched off at each weekend makes one a week.
+const STEPS_MAX: usize = 32;
+
+/// The clock went forward: what was taken until `at`, ms since 1970, is younger by so many ms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Forward {
+    at: i64,
+    by: i64,
+}
 
 /// What is known of the clock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Ages {
     /// Boot-time clock, ms, and UTC at the last look.
     seen: Option<(i64, i64)>,
@@ -38,9 +44,8 @@ pub(super) struct Ages {
     earlier_ms: Option<i64>,
     /// Since when UTC is known, ms of the boot-time clock.
     known_since: Option<i64>,
-    /// See [`STEP_AT`].
-    step_at: i64,
-    step_by: i64,
+    /// Oldest first.
+    steps: Vec<Forward>,
 }
 
 /// What a look at the clock says.
@@ -57,8 +62,23 @@ pub(super) enum Step {
 impl Ages {
     /// Goes on from what an earlier run saved.
     pub(super) fn resume(earlier_ms: Option<i64>, values: &[(String, i64)]) -> Self {
-        let value = |name| values.iter().find(|(known, _)| known == name).map_or(0, |(_, number)| *number);
-        Self { earlier_ms, step_at: value(STEP_AT), step_by: value(STEP_BY), ..Self::default() }
+        let value = |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
+        let step = |[at, by]: [String; 2]| Some(Forward { at: value(&at)?, by: value(&by)? });
+        Self { earlier_ms, steps: (0..STEPS_MAX).map_while(|place| step(names(place))).collect(), ..Self::default() }
+    }
+
+    /// What [`Ages::resume`] goes on from.
+    fn values(&self) -> impl Iterator<Item = (String, i64)> {
+        self.steps.iter().enumerate().flat_map(|(place, step)| names(place).into_iter().zip([step.at, step.by]))
+    }
+
+    /// Of more than can be remembered the oldest two become one, so that nothing goes too early.
+    fn remember(&mut self, step: Forward) {
+        self.steps.push(step);
+        if self.steps.len() > STEPS_MAX {
+            let oldest = self.steps.remove(0);
+            self.steps[0].by += oldest.by;
+        }
     }
 
     /// A look at the clock: both in ms, UTC if known.
@@ -75,17 +95,24 @@ impl Ages {
         if let Some(before) = before
             && utc_ms - before - passed > STEP_MS
         {
-            (self.step_at, self.step_by) = (before + passed, self.step_by + utc_ms - before - passed);
+            self.remember(Forward { at: before + passed, by: utc_ms - before - passed });
             return Step::Stepped;
         }
         if boot_ms - since >= KNOWN_FOR_MS { Step::Count } else { Step::Wait }
     }
 
-    /// How old something is that was taken at `taken_ms`.
-    const fn age_ms(&self, utc_ms: i64, taken_ms: i64) -> i64 {
-        let step = if taken_ms <= self.step_at { self.step_by } else { 0 };
-        utc_ms - taken_ms - step
+    /// How old something is that was taken at `taken_ms`: only steps after that count.
+    fn age_ms(&self, utc_ms: i64, taken_ms: i64) -> i64 {
+        let steps = self.steps.iter().filter(|step| taken_ms <= step.at).map(|step| step.by);
+        utc_ms - taken_ms - steps.sum::<i64>()
     }
+}
+
+/// Of the step at this place among the values of `meta.db`: when, and by how much.
+fn names(place: usize) -> [String; 2] {
+    // the first one has the names of when there was but one
+    let number = if place == 0 { String::new() } else { format!("_{}", place + 1) };
+    ["at", "by"].map(|what| format!("clock_step{number}_{what}_ms"))
 }
 
 /// May nothing more be added to a chunk with these times, because it would span too much?
@@ -115,14 +142,13 @@ impl Writer {
         match self.ages.step(boot_ms, utc_ms) {
             Step::Wait => {}
             Step::Stepped => {
-                tracing::warn!(
-                    by_ms = self.ages.step_by,
-                    "clock went forward by more than a day; nothing grows old by that"
-                );
+                let by_ms = self.ages.steps.last().map(|step| step.by);
+                tracing::warn!(by_ms, "clock went forward by more than a day; nothing grows old by that");
                 {
                     let mut state = self.shared.state();
-                    state.put_value(STEP_AT, self.ages.step_at);
-                    state.put_value(STEP_BY, self.ages.step_by);
+                    for (name, number) in self.ages.values() {
+                        state.put_value(name, number);
+                    }
                 }
                 self.flush_edits(Vec::new());
             }
@@ -202,9 +228,33 @@ mod tests {
         let start = 1_800_000_000_000;
         let mut ages = Ages::resume(Some(start), &[]);
         assert_eq!(ages.step(MINUTE, Some(start + 50 * DAY)), Step::Stepped);
-        let values = [(STEP_AT.to_owned(), ages.step_at), (STEP_BY.to_owned(), ages.step_by)];
+        let values: Vec<_> = ages.values().collect();
         let mut again = Ages::resume(Some(start + 50 * DAY), &values);
         assert_eq!(again.step(0, Some(start + 50 * DAY + MINUTE)), Step::Wait);
         assert_eq!(again.age_ms(start + 50 * DAY, start - DAY), DAY);
+    }
+    #[test]
+    fn a_box_that_is_off_at_weekends_forgets_what_is_older_than_the_time_it_ran() {
+        let monday = |week: i64| 1_800_000_000_000 + week * 7 * DAY;
+        let mut values = Vec::new();
+        for week in 1..200 {
+            // On from Monday to Friday: the weekend is a step, and what was taken in the weeks before is younger by those since.
+            let mut ages = Ages::resume(Some(monday(week) - 2 * DAY - DAY / 2), &values);
+            assert_eq!(ages.step(0, Some(monday(week))), Step::Stepped);
+            values = ages.values().collect();
+            assert!(ages.steps.len() <= STEPS_MAX);
+            for since in 1..week.min(30) {
+                let ran = since * (4 * DAY + DAY / 2);
+                assert_eq!(ages.age_ms(monday(week), monday(week - since)), ran, "{since} weeks ago, in week {week}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_version_remembered_still_counts() {
+        let (at, by) = (1_800_000_000_000, 50 * DAY);
+        let values = [("clock_step_at_ms".to_owned(), at), ("clock_step_by_ms".to_owned(), by)];
+        let ages = Ages::resume(None, &values);
+        assert_eq!([at, at + 1].map(|taken| ages.age_ms(at + by + DAY, taken)), [DAY, by + DAY - 1]);
     }
 }

@@ -19,6 +19,7 @@ use crate::model::number::Class;
 use crate::model::time::{Boot, Stamp};
 
 use super::cursor::Span;
+use super::epochs::{Missing, Why};
 use super::segment::{self, Place};
 use super::state::State;
 use super::stream::{Held, Loss};
@@ -125,8 +126,11 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
     }
     let lost = epochs::begin(&mut work.state, &marks_found, &known);
     routes::take(&mut work.state, opening, contents.as_ref().filter(|_| !fresh), fresh);
-    for (class, span) in lost {
-        work.declare(class, span);
+    for Missing { class, span, why } in lost {
+        match why {
+            Why::Damaged => work.declare(class, span),
+            Why::GivenUp => work.declare_given_up(class, span),
+        }
     }
     work.declare_holes();
     for row in &known.tags {
@@ -318,10 +322,21 @@ impl Boots {
         Ok(())
     }
 
+    /// Nothing is damaged, and the operator was told when the store could not commit.
+    fn declare_given_up(&mut self, class: Class, span: Span) {
+        let Span { first, last, .. } = span;
+        tracing::warn!(class = %class, first, last, "a gap is declared for what the last stop could not commit");
+        self.put_gap(class, span, "store");
+    }
+
+    fn put_gap(&mut self, class: Class, span: Span, reason: &str) {
+        let (from, to) = Neighbours::of(self.state.stream(class), span).times(&self.directory);
+        self.state.declare(class, &Loss { span, reason: reason.into(), from, to });
+    }
+
     fn declare(&mut self, class: Class, span: Span) {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        let (from, to) = Neighbours::of(self.state.stream(class), span).times(&self.directory);
-        self.state.declare(class, &Loss { span, reason: "damaged".into(), from, to });
+        self.put_gap(class, span, "damaged");
         self.notices.push(Notice {
             event: "store_damaged",
             phase: Phase::Once,

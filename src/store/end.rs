@@ -2,7 +2,7 @@
 //!
 //! A disk that others have filled may be full still when the gateway stops. What waits in memory cannot be kept then, but its
 //! numbers can: the marks are written in place, also where nothing else of the store could be opened. The next run finds more
-//! numbers used than there are records, and declares them.
+//! numbers used than there are records, and how many of them were given up, and declares those with the reason `store`.
 
 use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::{Found, Marks};

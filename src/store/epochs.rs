@@ -61,8 +61,24 @@ fn tails(state: &State) -> [u64; 4] {
     })
 }
 
+/// Numbers at the end of a stream that were used and have no record, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) class: Class,
+    pub(super) span: Span,
+    pub(super) why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// They were committed: what they were written to is damaged.
+    Damaged,
+    /// The last stop could not commit them, and said so.
+    GivenUp,
+}
+
 /// Compares each tail with the high-water marks and draws new epochs where that is due. What is returned is lost.
-pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Vec<(Class, Span)> {
+pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Vec<Missing> {
     let (mut lost, tails) = (Vec::new(), tails(state));
     for class in Class::ALL {
         let tail = tails[class as usize];
@@ -72,14 +88,20 @@ pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Vec<(
             continue;
         };
         let (epoch, ordinal) = (life.epoch, life.ordinal);
-        let saved = mark(found, class).filter(|mark| mark.epoch == epoch).map_or(0, |mark| mark.last);
+        let saved = mark(found, class).filter(|mark| mark.epoch == epoch).unwrap_or_default();
         let acked = known.cursors.iter().filter(|row| row.class == class as u8 && row.epoch == epoch);
-        let high = acked.map(|row| row.acked).chain([saved, life.last, tail]).max().unwrap_or(0);
+        let high = acked.map(|row| row.acked).chain([saved.last, life.last, tail]).max().unwrap_or(0);
         life.last = high;
         if high > tail {
-            tracing::error!(class = %class, tail, high, "committed records are missing at the end of a stream");
-            if !stream.salvaging {
-                lost.push((class, Span { ordinal, first: tail + 1, last: high }));
+            // A group of which nobody knew whether it had been committed counts as given up, and may be there all the same.
+            let given_up = if saved.last == high { saved.given_up } else { 0 };
+            let committed = high.saturating_sub(given_up).max(tail);
+            if committed > tail {
+                tracing::error!(class = %class, tail, committed, "committed records are missing at the end of a stream");
+            }
+            let spans = [(Why::Damaged, tail + 1, committed), (Why::GivenUp, committed + 1, high)];
+            for (why, first, last) in spans.into_iter().filter(|(_, first, last)| first <= last && !stream.salvaging) {
+                lost.push(Missing { class, span: Span { ordinal, first, last }, why });
             }
             start(stream, Some((epoch, Some(high))));
         } else if high > 0 && !matches!(found, Found::Marks(_)) {

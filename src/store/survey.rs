@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::flow::clock::Clock;
 use crate::model::number::{Class, Epoch, Number, Seq};
 
-use super::cursor::Position;
+use super::cursor::{Position, Span};
 use super::inspect::LookError;
 use super::pages::{Page, Pages, Turned};
 use super::segment::Body;
@@ -27,6 +27,9 @@ pub struct Surveyed {
     pub from_ms: i64,
     /// See [`Surveyed::from_ms`].
     pub to_ms: i64,
+    /// There were records before them that are not held any more: the class brought these since `from_ms`, not since the
+    /// store was begun.
+    pub is_cut: bool,
     /// Some of the newest, in order.
     pub sample: Vec<Owed>,
 }
@@ -47,12 +50,15 @@ pub fn survey(dir: &Path) -> Result<Survey, LookError> {
     let mut pages = Pages::open(dir)?;
     let mut streams = Vec::new();
     for class in Class::ALL {
-        let held = &pages.stream(class).chunks;
+        let stream = pages.stream(class);
+        let held = &stream.chunks;
         let Some(times) = held.iter().map(|held| held.times).reduce(Times::and) else { continue };
         let records = held.iter().map(|held| held.span.len()).sum();
+        let has_previous = |span: Span| stream.life(span.ordinal).is_some_and(|life| life.previous.is_some());
+        let is_cut = held.first().is_some_and(|held| held.span.first > 1 || has_previous(held.span));
         let (from_ms, to_ms) = (pages.clock().wall(times.first).unix_ms, pages.clock().wall(times.last).unix_ms);
         let sample = newest(&mut pages, class)?;
-        streams.push(Surveyed { stream: class, records, from_ms, to_ms, sample });
+        streams.push(Surveyed { stream: class, records, from_ms, to_ms, is_cut, sample });
     }
     streams.sort_by_key(|seen| seen.stream);
     Ok(Survey { streams, clock: pages.clock().clone(), meters: pages.now.contents.meters.clone() })

@@ -7,6 +7,7 @@
 //! [`CURSORS_RECORDS`] records and those of 200 ms. `meta.db` gets them once a minute, for the marks may be damaged; then
 //! it is what was acknowledged since.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
@@ -57,9 +58,10 @@ impl State {
     }
 
     /// Notes a single number for `meta.db`, in the place of one of that name that it has not taken yet.
-    pub(super) fn put_value(&mut self, name: &'static str, number: i64) {
-        self.edits.retain(|edit| !matches!(edit, Edit::PutValue(older, _) if older == name));
-        self.edits.push(Edit::PutValue(name.into(), number));
+    pub(super) fn put_value(&mut self, name: impl Into<Cow<'static, str>>, number: i64) {
+        let name = name.into();
+        self.edits.retain(|edit| !matches!(edit, Edit::PutValue(older, _) if *older == name));
+        self.edits.push(Edit::PutValue(name, number));
     }
 }
 

@@ -329,13 +329,14 @@ impl Writer {
 
     /// The directory can be used at last.
     fn take_over_late(&mut self, opened: boot::Opened, control: &mpsc::WeakSender<Control>) {
-        let (boot, seen_ms, fixes) = (opened.boot, opened.latest_wall_ms, opened.fixes.clone());
-        self.take_over(opened, control);
         let waiting = std::mem::take(&mut self.fixes_waiting);
         if waiting.is_empty() {
-            return; // boots are numbered by the store that is told of fixes, not by those of bridges
+            // boots are numbered by the store that is told of fixes, not by those of bridges
+            return self.take_over(opened, control);
         }
-        self.clock.resume(boot, seen_ms, &fixes);
+        // first: who is told of the records asks at once when they were taken
+        self.clock.resume(opened.boot, opened.latest_wall_ms, &opened.fixes);
+        self.take_over(opened, control);
         let floor = self.clock.floor();
         for fix in floor.into_iter().chain(waiting.into_iter().filter(|fix| !fix.is_floor())) {
             self.clock.learn(fix);

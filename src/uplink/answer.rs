@@ -33,3 +33,13 @@ pub(super) fn of_puback(reason: Reason) -> Answer {
         Reason::PayloadFormatInvalid => Answer::Refused(0x99),
     }
 }
+
+/// What the broker means by a reason code, for people.
+pub(super) fn why(code: u8) -> String {
+    let why = match code {
+        0x87 => "not authorized to publish there",
+        0x97 => "a quota is used up",
+        _ => "it does not say why",
+    };
+    format!("{why} (0x{code:02X})")
+}

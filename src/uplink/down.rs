@@ -4,11 +4,7 @@
 //! them or commands, never both: a command that waited must not move anything, and here everything may have waited. What
 //! is a command or a topic of the gateway is refused by the local broker, whatever it is called upstream.
 //!
-//! **What is retained on topics that go both ways** (a bridge's `both`) came from here, perhaps, and while something newer
-//! still waits in the store for its turn it must not take the place of that. So where a session begins with anything owed,
-//! nothing retained is asked for on those topics; and when all of that has arrived they are subscribed to once more, with
-//! what is retained: by then it is what came there last, and both sides have the same. All of it comes then, after each
-//! outage in which anything was published here. Only MQTT 5 can ask for nothing; such a bridge speaks no other.
+//! What is retained on topics that go both ways has a time of its own: see [`super::reading`].
 //!
 //! A publish of QoS 1 is acknowledged upstream when everything that it is owed to here has it on disk; where that fails it
 //! is handed on again, with all that came behind it. Acknowledged in the order of arrival, at least once.
@@ -21,18 +17,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::client::{Client, Handling, Receiver, Wanted};
-use super::feeder::Progress;
+use super::client::{Handling, Receiver, Wanted};
 use super::intake::{ARRIVALS_MAX, Arrived, Intake};
-use super::line::Line;
-use super::session::{End, Session};
-use super::source::Source;
+use super::reading::{Fence, Reading, Stage};
 use super::stats::UplinkStats;
-use crate::config::plan::{DownPlan, RetainHere, UplinkPlan};
+use crate::config::plan::{DownPlan, ReceiveQos, RetainHere, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::forward::{Letter, Wish};
 use crate::model::message::{ClientMessage, Kept};
-use crate::store::Ends;
 
 /// Payload and topic of one message: what the local broker takes in a packet.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -42,8 +34,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Resolves when a message may be acknowledged (true), or could not be kept (false).
 pub type PassedOn = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// Publishes a message here; `None`: its topic is nobody's but the gateway's, and it is not published.
-pub type PassOn = Arc<dyn Fn(Letter) -> Option<PassedOn> + Send + Sync>;
+/// The local broker, for what comes down.
+pub trait LocalBroker: Send + Sync {
+    /// Publishes a message here; `None`: its topic is nobody's but the gateway's, and it is not published. `newest`: nor is it
+    /// where a client has left something on its topic since what is retained here had this version.
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn>;
+
+    /// Of what is retained: grows with all that is.
+    fn retained_version(&self) -> u64;
+}
+
+/// Shared with the sessions' tasks.
+pub type PassOn = Arc<dyn LocalBroker>;
 
 /// Of one uplink; outlives its sessions.
 pub(super) struct Down {
@@ -72,17 +74,32 @@ impl Down {
         self.rules.iter().any(|rule| rule.both_ways)
     }
 
-    /// For the SUBSCRIBE of a session; `owed`: what it begins with, if anything goes both ways.
-    pub(super) fn filters(&self, owed: Option<&Ends>) -> Vec<Wanted> {
+    /// Does the other broker keep all that goes both ways while the link is down?
+    pub(super) fn is_queued(&self) -> bool {
+        self.rules.iter().filter(|rule| rule.both_ways).all(|rule| rule.qos == ReceiveQos::AtLeastOnce)
+    }
+
+    /// See [`LocalBroker::retained_version`].
+    pub(super) fn version(&self) -> u64 {
+        self.pass_on.retained_version()
+    }
+
+    /// For the SUBSCRIBE of a session.
+    pub(super) fn filters(&self, stage: &Stage) -> Vec<Wanted> {
         let of = |rule: &DownPlan| {
-            let kept = rule.retain == RetainHere::AsPublished && !(owed.is_some() && rule.both_ways);
-            wanted(rule, if kept { Handling::AtFirst } else { Handling::Never })
+            let handling = match stage {
+                _ if rule.retain == RetainHere::Never => Handling::Never,
+                Stage::Due { .. } if rule.both_ways => Handling::Never,
+                Stage::Asked if rule.both_ways => Handling::Always,
+                _ => Handling::AtFirst,
+            };
+            wanted(rule, handling)
         };
         self.rules.iter().map(of).collect()
     }
 
-    /// For another one, when all of that has arrived.
-    fn filters_again(&self) -> Vec<Wanted> {
+    /// For another one, with what is retained on topics that go both ways.
+    pub(super) fn filters_again(&self) -> Vec<Wanted> {
         self.rules.iter().filter(|rule| rule.both_ways).map(|rule| wanted(rule, Handling::Always)).collect()
     }
 
@@ -96,11 +113,13 @@ impl Down {
         &self,
         mut arrivals: mpsc::Receiver<Arrived>,
         receiver: Receiver,
+        reading: &Reading,
     ) -> impl Future<Output = ()> + Send + 'static {
         let desk = Desk {
             pass_on: Arc::clone(&self.pass_on),
             rules: Arc::clone(&self.rules),
             from: Arc::clone(&self.from),
+            fence: Arc::clone(&reading.fence),
             stats: Arc::clone(&self.stats),
         };
         async move {
@@ -143,27 +162,6 @@ impl Down {
 
 fn wanted(rule: &DownPlan, handling: Handling) -> Wanted {
     Wanted { filter: rule.mapping.remote_filter(), qos: rule.qos, handling }
-}
-
-impl<S: Source> Session<'_, S> {
-    /// What is retained on topics that go both ways, once all has arrived that was owed when the session began.
-    pub(super) fn subscribe_again_when_due(
-        &self,
-        client: &Client,
-        line: &Line,
-        progress: &mut Progress,
-    ) -> Result<(), End> {
-        let (Some(down), Some(ends)) = (self.down, &progress.owed_at_first) else { return Ok(()) };
-        if self.source.is_behind(ends) {
-            return Ok(());
-        }
-        let wanted = down.filters_again();
-        if !line.subscribes_again(wanted.iter().map(|wanted| wanted.filter.clone()).collect()) {
-            return Ok(());
-        }
-        progress.owed_at_first = None;
-        Ok(client.subscribe(&wanted)?)
-    }
 }
 
 /// One that is not yet acknowledged; its room is free when it is.
@@ -219,17 +217,20 @@ struct Desk {
     pass_on: PassOn,
     rules: Arc<[DownPlan]>,
     from: Arc<str>,
+    fence: Arc<Fence>,
     stats: Arc<UplinkStats>,
 }
 
 impl Desk {
     /// Publishes it at once.
     fn take(&self, arrived: &Arrived) -> Told {
-        self.letter(arrived).and_then(|letter| (self.pass_on)(letter)).map_or(Told::Kept, Told::Open)
+        let passed_on = self.letter(arrived).and_then(|(letter, newest)| self.pass_on.pass_on(letter, newest));
+        passed_on.map_or(Told::Kept, Told::Open)
     }
 
-    /// What it is here; `None` where no rule means it, or it is larger than the local broker takes.
-    fn letter(&self, Arrived { arrival, at, .. }: &Arrived) -> Option<Letter> {
+    /// What it is here, and what it may not take the place of; `None` where no rule means it, or it is larger than the local
+    /// broker takes.
+    fn letter(&self, Arrived { arrival, at, .. }: &Arrived) -> Option<(Letter, Option<u64>)> {
         if arrival.topic.len() + arrival.payload.len() > MESSAGE_BYTES_MAX {
             return None;
         }
@@ -243,6 +244,7 @@ impl Desk {
             properties: arrival.properties.clone(),
         };
         let wish = if arrival.is_owed() { Wish::Receipt } else { Wish::Nothing };
-        Some(Letter { topic: topic.into(), message, wish, from: Some(Arc::clone(&self.from)), at: *at })
+        let newest = if kept && rule.both_ways { self.fence.version() } else { None };
+        Some((Letter { topic: topic.into(), message, wish, from: Some(Arc::clone(&self.from)), at: *at }, newest))
     }
 }

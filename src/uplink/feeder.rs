@@ -9,21 +9,23 @@ use crate::config::plan::{Delivery, UplinkPlan};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::time::Stamp;
-use crate::store::{Ack, Ends};
+use crate::store::Ack;
 
 use super::BACKLOG_EVERY;
+use super::answer;
 use super::client::{Agreed, Client, Gone};
 use super::downlink::Downlink;
 use super::ended::Ended;
 use super::lanes::Lanes;
 use super::line::{Line, News};
+use super::reading::Reading;
 use super::refusal::{Heard, Ruling};
 use super::routing;
 use super::session::{End, Session};
 use super::source::{Lane, Source, Wants};
 use super::sparkplug::Ears;
 use super::stats::UplinkStats;
-use super::status::Newest;
+use super::status::StatusProgress;
 use super::version;
 use super::window::{Answer, Sent};
 use super::withhold::Declarations;
@@ -73,19 +75,11 @@ pub(super) struct Progress {
     /// When the backlog figure was last worked out.
     backlog_at: Instant,
     stop_at: Option<Instant>,
-    /// Until it has arrived, see [`super::down`].
-    pub(super) owed_at_first: Option<Ends>,
+    pub(super) reading: Reading,
     /// A record has arrived.
     pub(super) proved: bool,
     /// The first record is under way, and not answered.
     pub(super) tries: bool,
-}
-
-pub(super) struct StatusProgress {
-    pub(super) in_flight: u32,
-    /// What the last one said; `None` before the first.
-    pub(super) told: Option<Newest>,
-    pub(super) next: Instant,
 }
 
 impl Progress {
@@ -107,10 +101,10 @@ impl Progress {
             agreed: Agreed::default(),
             moved_at: now,
             declarations: Declarations::default(),
-            status: StatusProgress { in_flight: 0, told: None, next: now },
+            status: StatusProgress::new(now),
             backlog_at: now,
             stop_at: None,
-            owed_at_first: None,
+            reading: Reading::default(),
             proved: false,
             tries: false,
         }
@@ -241,8 +235,12 @@ impl<S: Source> Session<'_, S> {
                         self.not_taken(*ack, ruling, progress);
                     }
                 },
-                Sent::Status => progress.status.in_flight = progress.status.in_flight.saturating_sub(1),
-                Sent::Reply => {}
+                Sent::Status => {
+                    let refused = progress.status.answered(*answer, self.timing.refused_again, Instant::now());
+                    self.trouble.status(refused.as_deref());
+                }
+                Sent::Reply => self.stats.replies_lost.add(u64::from(*answer != Answer::Taken)),
+                Sent::Aside => {}
             }
         }
         if !news.answered.is_empty() {
@@ -280,13 +278,8 @@ impl<S: Source> Session<'_, S> {
         if matches!(ruling, Ruling::Pause(wait) if wait < BUSY_LONG) {
             return;
         }
-        let why = match code {
-            0x87 => "not authorized to publish there",
-            0x97 => "a quota is used up",
-            _ => "it does not say why",
-        };
-        let detail =
-            format!("the broker does not take {}: {why} (0x{code:02X}); it is kept and sent again", named(ack));
+        let why = answer::why(code);
+        let detail = format!("the broker does not take {}: {why}; it is kept and sent again", named(ack));
         self.trouble.not_taken(&detail, Instant::now());
     }
 
@@ -320,6 +313,7 @@ impl<S: Source> Session<'_, S> {
         let mqtt = self.stats.mqtt_level.get();
         tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
         self.packer.agree(agreed.packet_bytes_max);
+        Self::go_on_reading(&agreed, progress);
         progress.agreed = agreed;
         self.stats.accepted();
         self.routing.stands();

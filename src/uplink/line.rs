@@ -51,6 +51,8 @@ struct State {
     filters: Vec<String>,
     /// A SUBACK is waited for.
     subscribing: bool,
+    /// That of another SUBSCRIBE is.
+    subscribing_again: bool,
     ended: Option<Ended>,
     /// Why, as the relay knows it.
     cause: Option<Ended>,
@@ -160,6 +162,7 @@ impl Line {
         if has_room {
             state.window.skip();
             state.filters = filters;
+            state.subscribing_again = true;
         }
         has_room
     }
@@ -167,6 +170,17 @@ impl Line {
     /// Is a SUBACK still waited for?
     pub(super) fn is_subscribing(&self) -> bool {
         self.lock().subscribing
+    }
+
+    /// Has every SUBSCRIBE been answered?
+    pub(super) fn has_subscribed(&self) -> bool {
+        let state = self.lock();
+        !state.subscribing && !state.subscribing_again
+    }
+
+    /// Has CONNACK come? Then a SUBSCRIBE may have, there.
+    pub(super) fn is_agreed(&self) -> bool {
+        self.lock().agreed.is_some()
     }
 
     /// Better known causes of the end, the broker's own words first.
@@ -239,9 +253,19 @@ impl Line {
         self.lock().window.bytes_max()
     }
 
+    /// See [`Window::owed`].
+    pub(super) fn owed(&self) -> u64 {
+        self.lock().window.owed()
+    }
+
     /// See [`Window::oldest`].
     pub(super) fn oldest(&self) -> Option<(Ack, Alone)> {
         self.lock().window.oldest()
+    }
+
+    /// See [`Window::replies`].
+    pub(super) fn replies(&self) -> usize {
+        self.lock().window.replies()
     }
 
     /// See [`Window::be_careful`].
@@ -279,7 +303,7 @@ impl State {
                 self.agreed = Some(agreed);
             }
             Happened::Subscribed { refused } => {
-                self.subscribing = false;
+                (self.subscribing, self.subscribing_again) = (false, false);
                 let refused: Vec<&str> =
                     refused.iter().filter_map(|place| self.filters.get(*place)).map(String::as_str).collect();
                 if !refused.is_empty() {

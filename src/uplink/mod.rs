@@ -11,7 +11,8 @@
 //! path is taken and what may be spent, `thrift` where a session asks for that · `rate` publishes a second · `outage`
 //! what goes first after a long one, a `summary`.
 //!
-//! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down) · `feeder` the one
+//! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down), `reading` what is retained on those that go
+//! both ways · `feeder` the one
 //! who publishes, with `filling` from the source to the `lanes` and `sending` from there to the wire · `timing` how
 //! patient all are · `pace` how much the link bears · `refusal` what becomes of what the broker does not take,
 //! `forbidden` and `withhold` of topics that it never takes · `sparkplug` an edge node, where it differs · `place` the
@@ -47,6 +48,7 @@ mod pace;
 mod pack;
 mod place;
 mod rate;
+mod reading;
 mod refusal;
 mod routing;
 mod sending;
@@ -87,7 +89,7 @@ use brief::Brief;
 use certificates::{Certificates, Fault};
 use destinations::destinations;
 use down::Down;
-pub use down::{PassOn, PassedOn};
+pub use down::{LocalBroker, PassOn, PassedOn};
 pub use downlink::Commands;
 use downlink::Downlink;
 pub use files::disabled_by;
@@ -347,7 +349,7 @@ impl<S: Source> Uplink<S> {
             limits: self.limits,
             may_narrow: false,
         };
-        let known = &self.known[self.rotation.server()];
+        let known = &mut self.known[self.rotation.server()];
         let spoken = known.spoken(Instant::now().into_std());
         let watch = Watch {
             road: &mut self.road,

@@ -1,10 +1,11 @@
 //! When an outage has left a long backlog: a summary is made of it beside the session, and goes before the raw samples.
 //!
-//! The backlog waits for it, but not for long: whoever waits for the raw samples gets them whatever becomes of the summary.
+//! The backlog waits for it, but not for long, and once in an outage: whoever waits for the raw samples gets them whatever becomes
+//! of the summary, also where each session is shorter than the reading.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -45,7 +46,7 @@ enum Stands {
     Reading { made: oneshot::Receiver<Vec<Vec<u8>>>, give_up_at: Instant },
     /// Parts wait to be sent.
     Telling(VecDeque<Vec<u8>>),
-    /// It was told of, or cannot be.
+    /// It was told of, or cannot be: until the backlog is gone there is no other attempt.
     Told,
 }
 
@@ -71,7 +72,10 @@ impl Outage {
         let Some(dir) = store else { return self.stands = Stands::Told };
         let (made, received) = oneshot::channel();
         let (uplink, clock) = (self.uplink.clone(), clock.clone());
-        tokio::task::spawn_blocking(move || drop(made.send(read(&dir, &uplink, &classes, &clock))));
+        tokio::task::spawn_blocking(move || {
+            let summary = read(&dir, &uplink, &classes, &clock, &|| made.is_closed());
+            drop(made.send(summary)); // the session may be over
+        });
         self.stands = Stands::Reading { made: received, give_up_at: Instant::now() + PATIENCE };
     }
 
@@ -105,29 +109,66 @@ impl Outage {
         self.stands = Stands::Told;
     }
 
-    /// The link is gone again: what was not sent is out of date.
+    /// The link is gone again: what was not sent is out of date. A second attempt would hold up the backlog as long as the
+    /// first, and on a link that comes and goes for ever.
     pub(super) fn interrupted(&mut self) {
         if self.holds_backlog() {
-            self.stands = Stands::Current;
+            self.stands = Stands::Told;
         }
     }
 }
 
-fn read(dir: &std::path::Path, uplink: &str, classes: &[Class], clock: &Clock) -> Vec<Vec<u8>> {
+/// Reads the backlog until its end, until it took too long, or until nobody waits for it any more.
+fn read(dir: &Path, uplink: &str, classes: &[Class], clock: &Clock, is_unwanted: &dyn Fn() -> bool) -> Vec<Vec<u8>> {
     let (mut summary, mut seen, mut complete, until) = (Summary::default(), 0_u64, true, Instant::now() + READING_MAX);
     let read = preview(dir, uplink, classes, &mut |sample| {
         summary.take(sample.tag, sample.value, sample.quality, clock.wall(sample.at));
         seen += 1;
-        if seen.is_multiple_of(LOOK_EVERY) && Instant::now() >= until {
+        if seen.is_multiple_of(LOOK_EVERY) && (is_unwanted() || Instant::now() >= until) {
             complete = false;
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     });
+    if is_unwanted() {
+        return Vec::new();
+    }
     if let Err(error) = read {
         tracing::warn!(uplink, error = %error, "no summary of the outage");
         return Vec::new();
     }
     tracing::info!(uplink, samples = seen, complete, "backlog summarised");
     summary.payloads(uplink, complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::clock::FakeTime;
+    use crate::model::time::Boot;
+
+    const LONG: Duration = Duration::from_secs(7200);
+
+    fn outage(stands: Stands) -> Outage {
+        Outage { after: Some(LONG / 2), uplink: "cloud".to_owned(), classes: CLASSES.to_vec(), stands }
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_session_leaves_no_second_attempt_in_the_same_outage() {
+        let clock = Clock::new(std::sync::Arc::new(FakeTime::default()), Boot(1), 0);
+        let (made, received) = oneshot::channel();
+        let reading = Stands::Reading { made: received, give_up_at: Instant::now() + PATIENCE };
+        for stands in [reading, Stands::Telling(VecDeque::from([b"part".to_vec()]))] {
+            let mut outage = outage(stands);
+            assert!(outage.holds_backlog());
+            outage.interrupted();
+            assert!(!outage.holds_backlog(), "the backlog goes at once in the next session");
+            let store = tempfile::tempdir().expect("a directory");
+            outage.look(LONG, &Class::ALL, Some(store.path().to_owned()), &clock);
+            assert!(!outage.holds_backlog(), "and goes on when its first record was acknowledged");
+            outage.look(Duration::ZERO, &Class::ALL, None, &clock);
+            assert!(matches!(outage.stands, Stands::Current), "the next outage has its summary");
+        }
+        assert!(made.is_closed(), "who reads for nobody sees it");
+    }
 }

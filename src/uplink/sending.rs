@@ -43,11 +43,11 @@ impl<S: Source> Session<'_, S> {
             }
             return Ok(progress.raise(client)?);
         }
-        self.subscribe_again_when_due(client, line, progress)?;
         self.send_status_when_due(client, line, progress)?;
         self.send_replies(client, line, progress)?;
         self.send_summary(client, line, progress)?;
-        self.send_records(client, line, progress)
+        self.send_records(client, line, progress)?;
+        self.read_when_due(client, line, progress)
     }
 
     fn send_status_when_due(&mut self, client: &Client, line: &Line, progress: &mut Progress) -> Result<(), End> {
@@ -156,20 +156,25 @@ impl<S: Source> Session<'_, S> {
             self.not_taken(ack, ruling, progress);
             return Ok(());
         }
-        if line.in_flight() == 0 {
-            progress.moved_at = Instant::now();
-        }
-        line.hand(Sent::Owed(ack), message.lane, bytes);
+        self.hand_over(line, progress, (Sent::Owed(ack), message.lane, bytes));
         progress.tries = !progress.proved;
         self.forbidden.sent(ack);
         progress.lanes.sent(message.lane, bytes);
-        self.routing.sent(bytes);
         // What was withheld goes again, so nothing has to get past it.
         progress.withheld &= message.lane != Lane::Backlog;
         let retained = if progress.agreed.retains { message.retained } else { Retained::No };
         client.publish(message.topic, message.payload, retained, message.extras)?;
         self.stats.published.one();
         Ok(())
+    }
+
+    /// All that goes to the client goes through here first: it is in flight, it is paid for, and an answer is waited for.
+    pub(super) fn hand_over(&mut self, line: &Line, progress: &mut Progress, (what, lane, bytes): (Sent, Lane, usize)) {
+        if line.in_flight() == 0 {
+            progress.moved_at = Instant::now();
+        }
+        line.hand(what, lane, bytes);
+        self.routing.sent(bytes);
     }
 
     /// Answers to commands go before records: a person waits for them.
@@ -182,11 +187,7 @@ impl<S: Source> Session<'_, S> {
                 self.stats.replies_lost.one();
                 continue;
             }
-            if line.in_flight() == 0 {
-                progress.moved_at = Instant::now();
-            }
-            line.hand(Sent::Reply, Lane::Live, bytes);
-            self.routing.sent(bytes);
+            self.hand_over(line, progress, (Sent::Reply, Lane::Live, bytes));
             client.publish(reply.topic, reply.payload, Retained::No, reply.extras)?;
         }
         Ok(())
@@ -210,11 +211,7 @@ impl<S: Source> Session<'_, S> {
                 self.outage.drop_rest();
                 return Ok(());
             }
-            if line.in_flight() == 0 {
-                progress.moved_at = Instant::now();
-            }
-            line.hand(Sent::Reply, Lane::Backlog, bytes);
-            self.routing.sent(bytes);
+            self.hand_over(line, progress, (Sent::Aside, Lane::Backlog, bytes));
             client.publish(topic, payload, Retained::No, Extras::default())?;
         }
         Ok(())
@@ -251,11 +248,8 @@ impl<S: Source> Session<'_, S> {
         if topic.len() + payload.len() + ENVELOPE_BYTES > progress.agreed.packet_bytes_max {
             return Ok(()); // the records matter more, and rumqttc would end the session
         }
-        if line.in_flight() == 0 {
-            progress.moved_at = Instant::now();
-        }
         progress.status.in_flight += 1;
-        line.hand(Sent::Status, Lane::Live, topic.len() + payload.len());
+        self.hand_over(line, progress, (Sent::Status, Lane::Live, topic.len() + payload.len()));
         Ok(client.publish(topic, payload, retained, extras)?)
     }
 

@@ -18,7 +18,6 @@ use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
 use crate::road::login::Login;
 use crate::road::{Relay, RelayEnd};
-use crate::store::Ends;
 
 use super::Timing;
 use super::alias::Aliases;
@@ -35,6 +34,7 @@ use super::outage::Outage;
 use super::overheard::Ear;
 use super::pack::Packer;
 use super::rate::Rate;
+use super::reading::Reading;
 use super::refusal::Refusals;
 use super::routing::Routing;
 use super::source::Source;
@@ -135,15 +135,14 @@ pub(super) struct Session<'a, S> {
 }
 
 impl<S: Source> Session<'_, S> {
-    pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &Known, stop: &Stop) -> Outcome {
+    pub(super) async fn run(mut self, relay: Relay, login: Option<Login>, known: &mut Known, stop: &Stop) -> Outcome {
         self.forbidden.begin_session(Instant::now().into_std());
         let spoken = known.spoken(Instant::now().into_std());
         self.stats.mqtt_level.set(spoken.level());
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
-        let owed_at_first = self.down.filter(|down| down.goes_round() && self.source.backlog() > 0);
-        let owed_at_first = owed_at_first.map(|_| self.source.ends());
-        let (intake, filters) = self.subscribe(&client, &mut tasks, owed_at_first.as_ref()).unzip();
+        let reading = self.begin_reading(known);
+        let (intake, filters) = self.subscribe(&client, &mut tasks, &reading).unzip();
         let line = Arc::new(Line::new(filters.unwrap_or_default(), self.limits.in_flight_max));
         if let Some(bytes_max) = self.packer.node().and_then(|node| node.ears().in_flight_max()) {
             line.bound(bytes_max);
@@ -169,7 +168,7 @@ impl<S: Source> Session<'_, S> {
         let single = plain && self.plan.format == Format::Json && self.plan.batch_samples == 1;
         self.may_narrow = single && known.may_narrow(Instant::now().into_std());
         let mut progress = Progress::new(self.plan.delivery, Instant::now());
-        progress.owed_at_first = owed_at_first;
+        progress.reading = reading;
         let mut end = tokio::select! {
             end = self.feed(&client, &line, &mut progress, stop) => end,
             () = unsubscribed(&line) => End::lost("the broker did not answer the subscription to commands"),
@@ -186,6 +185,8 @@ impl<S: Source> Session<'_, S> {
         }
         line.last_words();
         self.take(&line.news(), &mut progress);
+        progress.reading.leave(&line, known);
+        self.stats.replies_lost.add(line.replies() as u64); // nobody sends them again
         let left = line.oldest();
         if is_fall(&end) && progress.moved_at.elapsed() <= FALL_MAX {
             self.fallen(left, progress.heard());
@@ -229,13 +230,12 @@ impl<S: Source> Session<'_, S> {
         }
     }
 
-    /// Hands in the SUBSCRIBE, before anything else, and lets the downlink run. The way in, and the filters. `owed`: what
-    /// waits here may be newer than what is retained there.
+    /// Hands in the SUBSCRIBE, before anything else, and lets the downlink run. The way in, and the filters.
     fn subscribe(
         &mut self,
         client: &Client,
         tasks: &mut JoinSet<()>,
-        owed: Option<&Ends>,
+        reading: &Reading,
     ) -> Option<(Intake, Vec<String>)> {
         let names = |wanted: &[Wanted]| wanted.iter().map(|wanted| wanted.filter.clone()).collect();
         if let Some(node) = self.packer.node() {
@@ -246,10 +246,10 @@ impl<S: Source> Session<'_, S> {
             return Some((intake, names(&filters)));
         }
         if let Some(down) = self.down {
-            let filters = down.filters(owed);
+            let filters = down.filters(&reading.stage);
             client.subscribe(&filters).ok()?;
             let (intake, arrivals) = down.intake();
-            tasks.spawn(down.serve(arrivals, client.receiver()));
+            tasks.spawn(down.serve(arrivals, client.receiver(), reading));
             return Some((intake, names(&filters)));
         }
         let downlink = self.downlink.as_deref().filter(|downlink| !downlink.filters().is_empty())?;

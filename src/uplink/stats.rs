@@ -108,7 +108,8 @@ pub struct UplinkStats {
     pub expired: Counter,
     /// Messages of a bridge that were not kept, or that the other broker would not take.
     pub bridge_lost: Counter,
-    /// Answers to commands that found no session in time.
+    /// Answers to commands that found no session in time, that the broker refused, or that were under way when a session ended
+    /// (the broker may have them all the same).
     pub replies_lost: Arc<Counter>,
     /// When the first of its certificates ends (own or CA), seconds since 1970; 0: there is none, or it is not known.
     pub certificate_ends: Gauge,

@@ -54,6 +54,8 @@ pub(super) struct Trouble {
     host_awaited: Option<String>,
     /// With when the broker last said so.
     not_taken: Option<(Instant, String)>,
+    /// The broker refused the status, and has not taken one since.
+    status_refused: bool,
 }
 
 impl Trouble {
@@ -68,6 +70,7 @@ impl Trouble {
             quic_blocked: None,
             host_awaited: None,
             not_taken: None,
+            status_refused: false,
         }
     }
 
@@ -191,6 +194,15 @@ impl Trouble {
         }
     }
 
+    /// The broker took the status, or refused it for this reason. Records are another matter, and so it is told by itself, once.
+    pub(super) fn status(&mut self, refused: Option<&str>) {
+        let before = std::mem::replace(&mut self.status_refused, refused.is_some());
+        if let Some(why) = refused.filter(|_| !before) {
+            tracing::warn!(uplink = self.name, error = why, "the broker does not take the status");
+            self.tell(NOT_TAKEN, Phase::Once, &format!("the broker does not take the status: {why}; it is sent again"));
+        }
+    }
+
     /// A record was given up.
     pub(super) fn record_refused(&self, detail: &str) {
         self.tell(RECORD_REFUSED, Phase::Once, detail);
@@ -240,6 +252,18 @@ mod tests {
         }
         assert_eq!(told.try_recv().map(|notice| notice.phase), Ok(Phase::Cleared));
         assert!(told.try_recv().is_err(), "once");
+    }
+
+    #[test]
+    fn a_status_that_is_refused_is_told_once_until_one_was_taken() {
+        let (hand_in, mut told) = notices();
+        let mut trouble = Trouble::new("cloud".into(), hand_in);
+        for refusals in [3_u8, 1] {
+            (0..refusals).for_each(|_| trouble.status(Some("not authorized")));
+            trouble.status(None);
+            let notice = told.try_recv().map(|notice| (notice.event, notice.phase));
+            assert_eq!((notice, told.try_recv().is_err()), (Ok((NOT_TAKEN, Phase::Once)), true));
+        }
     }
 
     #[test]

@@ -144,11 +144,13 @@ pub(super) struct Known {
     pub(super) retains: bool,
     /// It understands topic aliases as it says.
     pub(super) aliases: bool,
+    /// What it has retained on topics that go both ways has not been read to its end.
+    pub(super) unread: bool,
 }
 
 impl Known {
     pub(super) fn new(wanted: MqttVersion) -> Self {
-        Self { version: Version::new(wanted), retains: true, aliases: true }
+        Self { version: Version::new(wanted), retains: true, aliases: true, unread: true }
     }
 
     /// What the next session speaks.

@@ -32,6 +32,8 @@ pub(super) enum Sent {
     Status,
     /// An answer to a command.
     Reply,
+    /// What nobody misses: part of a summary, or a telegram for whose receipt another one stands.
+    Aside,
 }
 
 /// Whether something is the only message in flight.
@@ -149,9 +151,24 @@ impl Window {
         let owed = self.handed.iter().chain(self.flying.values());
         let acks = owed.filter_map(|flying| match flying.what {
             Sent::Owed(ack) => Some((flying.order, ack)),
-            Sent::Status | Sent::Reply => None,
+            Sent::Status | Sent::Reply | Sent::Aside => None,
         });
         acks.min_by_key(|(order, _)| *order).map(|(_, ack)| (ack, alone))
+    }
+
+    /// Records and gap records in flight.
+    pub(super) fn owed(&self) -> u64 {
+        let count = |flying: &Flying| match flying.what {
+            Sent::Owed(ack) => ack.count(),
+            Sent::Status | Sent::Reply | Sent::Aside => 0,
+        };
+        self.handed.iter().chain(self.flying.values()).map(count).sum()
+    }
+
+    /// Answers to commands that are in flight.
+    pub(super) fn replies(&self) -> usize {
+        let flying = self.handed.iter().chain(self.flying.values());
+        flying.filter(|flying| flying.what == Sent::Reply).count()
     }
 
     /// Messages in flight.

@@ -9,7 +9,7 @@ use ironbridge::model::message::{ClientMessage, Kept, Properties};
 use ironbridge::model::time::{Boot, Stamp};
 use rumqttc::v5::mqttbytes::v5;
 
-use crate::support::{PATIENCE, Running, Setup, filter};
+use crate::support::{PATIENCE, Running, Setup, filter, message};
 
 /// Retained, at QoS 1.
 fn letter(topic: &str, payload: &str) -> Letter {
@@ -27,7 +27,7 @@ async fn what_cannot_be_kept_on_disk_for_now_is_seen_once_and_acknowledged_when_
     let broker = Running::at(Setup::default(), dir).await;
     let mut client = broker.v5("c").await;
     client.subscribe(filter("keep/#", 1), None).await;
-    let passed_on = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients");
+    let passed_on = broker.publisher.pass_on(letter("keep/1", "x"), None).expect("a topic for clients");
     let mut passed_on = tokio::spawn(passed_on);
     let seen = client.message().await;
     client.send(v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None))).await;
@@ -48,14 +48,14 @@ async fn what_cannot_be_kept_on_disk_for_now_is_seen_once_and_acknowledged_when_
 async fn where_retained_messages_are_not_available_none_that_comes_down_is_kept() {
     let broker = Running::start().await;
     for topic in ["keep/1", "keep/2"] {
-        let told = broker.publisher.pass_on(letter(topic, "of before")).expect("a topic for clients").await;
+        let told = broker.publisher.pass_on(letter(topic, "of before"), None).expect("a topic for clients").await;
         assert_eq!(told, Ok(()));
     }
     let limits = BrokerLimits { retain_available: false, ..BrokerLimits::default() };
     let broker = Running::at(Setup { limits, ..Setup::default() }, broker.stop().await).await;
     let mut client = broker.v5("c").await;
     client.subscribe(v5::Filter { preserve_retain: true, ..filter("keep/#", 0) }, None).await;
-    let told = broker.publisher.pass_on(letter("keep/1", "x")).expect("a topic for clients").await;
+    let told = broker.publisher.pass_on(letter("keep/1", "x"), None).expect("a topic for clients").await;
     assert_eq!(told, Ok(()));
     let seen = client.message().await;
     assert_eq!((&seen.payload[..], seen.retain), (&b"x"[..], false), "as a message like any other");
@@ -83,13 +83,71 @@ async fn what_has_expired_before_it_could_be_handed_on_is_acknowledged_counted_a
         letter
     };
     time.advance(std::time::Duration::from_secs(20));
-    let told = broker.publisher.pass_on(short()).expect("a topic for clients").await;
+    let told = broker.publisher.pass_on(short(), None).expect("a topic for clients").await;
     assert_eq!(told, Ok(()));
     let left = client.message().await.properties.and_then(|properties| properties.message_expiry_interval);
     assert!(left.is_some_and(|left| (30..=40).contains(&left)), "{left:?}");
     time.advance(std::time::Duration::from_secs(40));
-    let told = broker.publisher.pass_on(short()).expect("a topic for clients").await;
+    let told = broker.publisher.pass_on(short(), None).expect("a topic for clients").await;
     assert_eq!((told, broker.publisher.stats().dropped_expired.get()), (Ok(()), 1));
     client.ping().await;
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_retained_elsewhere_does_not_take_the_place_of_what_a_client_has_left_here_since() {
+    let broker = Running::start().await;
+    let mut client = broker.v5("c").await;
+    let mut leave = async |topic: &str, payload: &str| {
+        let mut publish = message(topic, 1, payload);
+        publish.retain = true;
+        client.publish(publish).await
+    };
+    leave("keep/1", "of before").await;
+    leave("keep/2", "of before").await;
+    let begun = broker.publisher.retained_version();
+    leave("keep/2", "new").await;
+    for topic in ["keep/1", "keep/2", "keep/3", "keep/3"] {
+        let told =
+            broker.publisher.pass_on(letter(topic, "from there"), Some(begun)).expect("a topic for clients").await;
+        assert_eq!(told, Ok(()), "it may be acknowledged");
+    }
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter("keep/#", 0), None).await;
+    for payload in ["from there", "new", "from there"] {
+        assert_eq!(late.message().await.payload, payload);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_expired_before_it_could_be_kept_leaves_nothing_standing_that_it_was_to_replace() {
+    let time = Arc::new(FakeTime::default());
+    let clock = Clock::new(time.clone(), Boot(1), 0);
+    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+    for retain_available in [true, false] {
+        let setup = || Setup { clock: clock.clone(), ..Setup::default() };
+        let broker = Running::at(setup(), Arc::clone(&dir)).await;
+        let told = broker.publisher.pass_on(letter("keep/1", "of before"), None).expect("a topic for clients").await;
+        assert_eq!(told, Ok(()));
+        broker.stop().await;
+        let limits = BrokerLimits { retain_available, ..BrokerLimits::default() };
+        let broker = Running::at(Setup { limits, ..setup() }, Arc::clone(&dir)).await;
+        time.advance(std::time::Duration::from_secs(60));
+        let mut short = letter("keep/1", "for a minute");
+        short.message.expiry_s = Some(60); // it came at the beginning, and was handed in again all the time
+        let told = broker.publisher.pass_on(short, None).expect("a topic for clients").await;
+        assert_eq!((told, broker.publisher.stats().dropped_expired.get()), (Ok(()), 1));
+        if retain_available {
+            let mut late = broker.v5("late").await;
+            late.subscribe(filter("keep/#", 0), None).await;
+            late.ping().await;
+        }
+        broker.stop().await;
+        let broker = Running::at(setup(), Arc::clone(&dir)).await;
+        let mut late = broker.v5("late").await;
+        late.subscribe(filter("keep/#", 0), None).await;
+        late.ping().await;
+        broker.stop().await;
+    }
 }

@@ -425,11 +425,21 @@ async fn a_write_that_was_confirmed_is_not_told_as_refused_because_the_device_is
 
 #[tokio::test(start_paused = true)]
 async fn an_exception_to_the_second_attempt_does_not_hide_that_the_first_may_have_arrived() {
-    for code in [4, 6] {
-        let (plc, mut rig) = one(Framing::Tcp, 1, (Table::Holding, 3, DataType::Uint16), |tag| tag.write.retries = 1);
+    let auto = WriteFunction::Auto;
+    for (code, function, data_type) in [
+        (4, auto, DataType::Uint16),
+        (6, auto, DataType::Uint16),
+        // to exception 1 there is nothing else to try here
+        (1, WriteFunction::Single, DataType::Uint16),
+        (1, auto, DataType::Uint32),
+    ] {
+        let (plc, mut rig) = one(Framing::Tcp, 1, (Table::Holding, 3, data_type), |tag| {
+            (tag.write.retries, tag.write.function) = (1, function);
+        });
         rig.collect(SECOND).await;
         fail_writes(&plc, [Fault::Late(60 * SECOND), Fault::Exception(code)]);
-        assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, failed(Failure::Timeout), "exception {code}");
+        let outcome = rig.command(TagIx(0), Value::Uint(7)).await;
+        assert_eq!(outcome, failed(Failure::Timeout), "exception {code} to {function:?} of {data_type}");
         assert_eq!(writes(&plc).len(), 2);
     }
 }

@@ -409,6 +409,37 @@ async fn of_a_frame_whose_beginning_nobody_heard_no_part_is_a_value() {
     assert_eq!(codes.len(), 4);
 }
 
+/// The same, but after the first opening each takes this long, as a network does that has lost its way.
+struct Far(Pipes, Option<Duration>);
+
+impl Opener for Far {
+    fn open(&mut self) -> Opening<'_> {
+        let takes = self.1.replace(Duration::from_secs(4)).unwrap_or_default();
+        Box::pin(async move {
+            sleep(takes).await;
+            self.0.open().await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_lost_connection_takes_long_to_open_again_nothing_of_it_is_good() {
+    let (sender, mut opened) = mpsc::channel(1);
+    let plan = plan(CODES);
+    let (code, longest) = (ix(&plan, "code"), plan.buses[0].response_timeout.max(Duration::from_secs(1)));
+    let mut rig = Rig::run_over(plan, Box::new(Far(Pipes(sender), None)));
+    for life in 0..2 {
+        let mut reader = opened.recv().await.expect("opened");
+        sleep(Duration::from_secs(2)).await;
+        reader.write_all(b"4006381333931\r").await.expect("heard");
+        rig.sample(code, good).await;
+        drop(reader);
+        let lost = tokio::time::Instant::now();
+        rig.sample(code, bad(Cause::Transport)).await;
+        assert!(lost.elapsed() <= longest + Duration::from_millis(10), "{life}: {:?}", lost.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_scale_that_is_alone_on_its_line_is_looked_for_every_few_seconds() {
     let (sender, mut opened) = mpsc::channel(1);

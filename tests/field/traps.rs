@@ -395,3 +395,43 @@ async fn a_line_that_babbles_without_end_does_not_hang_the_session() {
     assert!(session.read(1, Table::Holding, 0, 4).await.is_err());
     assert!(begun.elapsed() <= 3 * TIMEOUT);
 }
+
+/// As `tokio-rustls` has it: whatever is wrong with a TLS stream is invalid data.
+struct DeadTls {
+    is_asked: bool,
+}
+
+impl AsyncRead for DeadTls {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_asked {
+            Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "bad record MAC")))
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl AsyncWrite for DeadTls {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_asked = true;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wire_that_calls_its_end_invalid_data_is_lost_and_that_is_no_fault_of_the_device() {
+    let wire = Box::new(DeadTls { is_asked: false });
+    let mut session = Session::new(wire, timing(rig::tcp("nowhere:502")), Arc::default());
+    match session.read(1, Table::Holding, 0, 4).await {
+        Err(Trouble::Lost { error, sent: Sent::All }) => assert_eq!(error.to_string(), "bad record MAC"),
+        other => panic!("the connection is of no use any more: {other:?}"),
+    }
+}

@@ -11,7 +11,7 @@ usage: attack.py IRONBRIDGE        (needs openssl; nmap if there is one; else st
 import base64, json, os, re, resource, shutil, signal, socket, ssl, subprocess, sys, tempfile, threading, time
 
 from besieged import connect_packet, packet, patiently, publish_packet, text
-from bench import check, failures, free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 binary = os.path.realpath(sys.argv[1])
@@ -511,7 +511,7 @@ def main():
         for unit in ("1", "2"):
             times = [float(row[0]) for row in rows if row[1] == unit and before <= float(row[0]) <= ended]
             latest = max((after - earlier - PERIOD for earlier, after in zip(times, times[1:])), default=99)
-            check(f"unit {unit}: {len(times)} polls, the latest {1000 * latest:.0f} ms late", latest, lambda latest: latest < 1.5)
+            check(f"unit {unit}: {len(times)} polls, the latest {1000 * latest:.0f} ms late", latest, lambda latest: latest < 1.5, timed=latest < 10)
         said = gateway.log().count("\n") - lines
         check(f"a quiet log: {said} lines in {ended - before:.0f} s", said, lambda said: said < 400)
         check("no panic", [line for line in gateway.log().splitlines() if "panicked" in line], [])
@@ -528,10 +528,8 @@ def main():
         for process in [plant, *gateway.processes]:
             process.kill()
             process.wait()
-    print((f"PASSED in {time.monotonic() - begun:.0f} s" if not failures else f"FAILED {failures}: see {work}"))
-    if not failures:
-        shutil.rmtree(work)
-    return 1 if failures else 0
+    print(f"{time.monotonic() - begun:.0f} s")
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ What is not there is SKIPPED, visibly.
 import os, shutil, signal, socket, ssl, stat, subprocess, sys, tempfile, time
 
 from crowd import modules, mqtt_js, paho
-from bench import check, failures, free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 
 USER, PASSWORD = "hmi", "pass word"
 JS_PASSWORD = "plain"
@@ -234,10 +234,7 @@ def main():
         check("the socket is gone", os.path.exists(f"{work}/mqtt.sock"), False)
     finally:
         gateway.kill()
-    print("PASSED" if not failures else f"FAILED {failures}: see {work}")
-    if not failures:
-        shutil.rmtree(work)
-    return len(failures)
+    return verdict(work)
 
 
 if __name__ == "__main__":

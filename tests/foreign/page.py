@@ -258,6 +258,55 @@ def log_in(visit, user, password):
     visit.page.click("#login-form button[type=submit]")
 
 
+RESULT = "document.getElementById('write-result').textContent"
+
+
+def answers_belong_to_their_tag(visit):
+    """What became of a write is said where it was asked for, whatever is open when it is known. The tag `setpoint` is open."""
+    page, held = visit.page, []
+
+    def turn_to(tag):
+        page.click("#tag-close")
+        page.click(f"#rows .tag:text-is('{tag}')")
+
+    page.route("**/api/command/write", lambda route: held.append(route))
+    page.fill("#write-value", "3.5")
+    page.click("#write-send")
+    page.click("#ask-box button[value=yes]")
+    visit.until("a write is on its way", f"{RESULT} === 'Writing …'")
+    turn_to("running")
+    check("another tag is not said to be written meanwhile", page.evaluate(RESULT) == "", page.evaluate(RESULT))
+    check("and may be written", page.is_enabled("#write-send"))
+    turn_to("setpoint")
+    check("the one that is written still says so", page.evaluate(RESULT) == "Writing …", page.evaluate(RESULT))
+    check("and may not be written again before the answer", not page.is_enabled("#write-send"))
+    turn_to("running")
+    with page.expect_response("**/api/command/write"):
+        held.pop().continue_()
+    page.wait_for_timeout(300)
+    check("the answer to one tag does not stand under another", page.evaluate(RESULT) == "", page.evaluate(RESULT))
+    page.unroute("**/api/command/write")
+    turn_to("setpoint")
+    check("a write that is over is no reason to wait", page.is_enabled("#write-send") and page.evaluate(RESULT) == "", page.evaluate(RESULT))
+
+
+def answers_belong_to_their_device(visit):
+    """The same for what is done to a device; `pump-1` is chosen."""
+    page, held = visit.page, []
+    said = "document.getElementById('operated').textContent"
+    page.route("**/api/command/poll", lambda route: held.append(route))
+    page.click("[data-operation=poll]")
+    page.evaluate("device => turn(device)", EVIL)  # as the page does by itself when a reload takes the device out meanwhile
+    check("what was done to one device is not said of another", page.evaluate(said) == "", page.evaluate(said))
+    with page.expect_response("**/api/command/poll"):
+        held.pop().continue_()
+    page.wait_for_timeout(300)
+    check("nor is the answer that comes later", page.evaluate(said) == "", page.evaluate(said))
+    page.unroute("**/api/command/poll")
+    page.select_option("#device", "pump-1")
+    visit.until("one device again, after an answer", "!document.getElementById('operate').hidden && document.querySelectorAll('#rows .tag').length === 4")
+
+
 def work(browser, base):
     """What a user with rights does."""
     visit = Visit(browser, base, 1000, "light")
@@ -313,6 +362,7 @@ def work(browser, base):
     visit.until("a write that was broken off is not called undone", "/Look at the value/.test(document.getElementById('write-result').textContent)")
     check("nor is it said that it was not written", "Not written" not in visit.text("#write-result"), visit.text("#write-result"))
     page.unroute("**/api/command/write")
+    answers_belong_to_their_tag(visit)
     page.click("#tag-close")
     page.click("text=pressure")
     visit.until("one that may not has none", "document.getElementById('tag-box').open && document.getElementById('write-form').hidden")
@@ -329,6 +379,7 @@ def work(browser, base):
     visit.until("and it comes back", "[...document.querySelectorAll('#rows .quality')].every(cell => cell.innerText.includes('good'))")
     page.click("[data-operation=poll]")
     visit.until("it is polled when asked", "document.getElementById('operated').textContent === 'Asked.'")
+    answers_belong_to_their_device(visit)
     page.click("[data-operation=reset]")
     page.click("#ask-box button[value=yes]")
     visit.until("and reset", "document.getElementById('operated').textContent === 'Reset.'")

@@ -5,12 +5,12 @@ killed and forgets, acknowledgements withheld; a backlog of a million samples; a
 usage: satellite.py IRONBRIDGE [--backlog N] [--rate BYTES_PER_S] [--rtt S] [--strict]
        (needs mosquitto; pip: paho-mqtt protobuf zstandard)
 """
-import argparse, collections, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import argparse, collections, json, math, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 import paho.mqtt.client as mqtt
 
 from batch_consumer import Consumer
-from bench import free_port, wait_port
+from bench import check, free_port, verdict, wait_port
 
 DEVICES, TAGS = 10, 100
 SEGMENT = 1400                                              # a modem's; loopback's own 64 KB are more than the modem's queue
@@ -307,16 +307,12 @@ def main():
     cloud = Cloud(work)
     satellite = Satellite(cloud.port, args.rate, args.rtt)
     plant = Plant(args.binary, work, free_port(), satellite.port)
-    failures = []
-
-    def check(name, ok, hard=True):
-        print(f"  {'ok  ' if ok else 'FAIL' if hard else 'slow'} {name}", flush=True)
-        if not ok and hard:
-            failures.append(name)
-
     print(f"-- the link is down until {args.backlog} samples wait", flush=True)
     plant.start("fast")
+    begun = time.monotonic()
     while sum(plant.last().values()) < args.backlog:
+        if time.monotonic() - begun > 60 + args.backlog / 1000:
+            sys.exit(f"{plant.last()} after {time.monotonic() - begun:.0f} s: the backlog does not come, see {work}")
         time.sleep(1)
     plant.kill()
     print("-- the link is back, 1000 samples a second go on", flush=True)
@@ -326,10 +322,17 @@ def main():
     print(f"  {json.dumps(figures)}")
     # A link that this machine itself holds up for a tenth of a second at a time proves nothing about the gateway.
     hard = args.strict or figures["overslept_p99"] < 0.1
-    check("at least 90 % of the link in use", figures["link_used"] is None or figures["link_used"] >= 0.9, hard)
     late = 1.0 + 1.0 + args.rtt + 0.5
-    check(f"99 % of the new samples arrive within {late:.1f} s of being taken (commit 1 s, queue 1 s, round trip; half a second"
-          " for poll, broker and consumer)", not figures["late_p99"] > late, hard)
+    check("the link was busy for long enough to say how much of it was used", figures["link_used"], lambda used: used is not None)
+    check("new samples arrived meanwhile", figures["late_p99"], lambda p99: not math.isnan(p99))
+    for name, kept in (
+            ("at least 90 % of the link in use", (figures["link_used"] or 0) >= 0.9),
+            (f"99 % of the new samples arrive within {late:.1f} s of being taken (commit 1 s, queue 1 s, round trip; half a second"
+             " for poll, broker and consumer)", figures["late_p99"] <= late)):
+        if kept or hard:
+            check(name, kept, timed=True)
+        else:
+            print(f"SKIPPED satellite.py: {name}: not so here, where the link itself wakes up {figures['overslept_p99']} s late", flush=True)
 
     print("-- a black hole of 20 s, then acknowledgements withheld for 10 s", flush=True)
     satellite.up.clear()
@@ -355,7 +358,7 @@ def main():
     cloud.read()
     print(f"  {cloud.duplicates - before} duplicates after kill -9, {cloud.duplicates} in all of {cloud.total}")
     plant.gateway.send_signal(signal.SIGTERM)
-    check("SIGTERM ends it with 0", plant.gateway.wait(40) == 0)
+    check("SIGTERM ends it with 0", plant.gateway.wait(40), 0)
     # Once more without the plant, so that what the stop's deadline left is sent.
     plant.process.kill()
     plant.start("slow")
@@ -368,17 +371,12 @@ def main():
     time.sleep(2)
     cloud.read()
     missing = sum(1 for key, last in plant.last().items() for seq in range(1, last + 1) if seq not in cloud.seen[key])
-    check(f"missing 0 of {sum(plant.last().values())} (got {missing})", missing == 0)
-    check("no gap record", not cloud.gaps)
-    check("what came twice was the same", cloud.different == 0)
+    check(f"none of {sum(plant.last().values())} is missing", missing, 0)
+    check("no gap record", cloud.gaps, [])
+    check("what came twice was the same", cloud.different, 0)
     for process in (plant.process, cloud.process):
         process.kill()
-    if failures:
-        print(f"FAILED: {', '.join(failures)}; see {work}")
-        return 1
-    shutil.rmtree(work)
-    print("PASSED")
-    return 0
+    return verdict(work)
 
 
 if __name__ == "__main__":

@@ -451,6 +451,34 @@ async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_star
     let watch = Watch::on_all(daemon.mqtt().await).await;
     watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
     assert_eq!(daemon.stop().await, Some(0));
+    // That trial is over: the text that was on it is one like others when it is put back weeks later.
+    home.configure(&plant(&all, old));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
+    watch.until("gw/d0/v", "polled", good(0)).await;
+    assert!(daemon.said("audit=\"config_rolled_back\"").is_none());
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_on_trial_that_is_reloaded_in_other_words_and_does_not_outlive_it_is_taken_back_all_the_same() {
+    let plcs = plcs(1).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, "rollback_after = \"10m\""));
+    let tried = plant(&all, "rollback_after = \"9m\"").replacen(&device(0, ""), &device(0, "unit = \"bar\""), 1);
+    let daemon = home.run();
+    daemon.mqtt().await;
+    home.configure(&tried);
+    assert!(applied(&home).await.contains("on trial for 540 s"));
+    home.configure(&(tried + "# why it is so\n"));
+    assert!(reload(&home).await.1.contains("nothing has changed"));
+    drop(daemon); // SIGKILL
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+    assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

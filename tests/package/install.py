@@ -166,6 +166,19 @@ try:
         m.run(f"cat /srv/right.toml > {CONFIG} && systemctl restart {UNIT}")
         m.wait_for("good values again", good, 30)
 
+    @prove("so does one over a file that only root may read, which the gateway could not start with")
+    def _():
+        before, fragment = pid(), "/etc/ironbridge/ironbridge.d/site.toml"
+        m.run(f"mkdir -p {os.path.dirname(fragment)}")
+        m.write(fragment, "[[device]]\nname = 'pump-2'\nbus = 'plc-net'\nunit_id = 2\n"
+                "[[device.tag]]\nname = 'x'\naddress = 'holding:0'\ntype = 'uint16'\n", mode="600")
+        m.run("ironbridge check")  # right for root, that is
+        told = m.run(f"{APT} --reinstall install {second}")
+        assert "NOT RESTARTED" in told.stdout + told.stderr and fragment in told.stdout + told.stderr, told
+        assert (pid(), state()) == (before, "active")
+        m.run(f"rm -r {os.path.dirname(fragment)} && {APT} --reinstall install {second}")
+        m.wait_for("the new process, and good values", lambda: pid() not in ("0", before) and good(), 30)
+
     @prove("who disabled it is not overruled by an upgrade")
     def _():
         m.run(f"systemctl disable --now {UNIT} && {APT} --reinstall install {second}")
@@ -220,6 +233,17 @@ try:
         assert m.run(f"systemctl show {UNIT} -p LoadState --value").stdout.strip() in ("not-found", ""), "the unit"
         assert "ironbridge" in m.run("getent passwd ironbridge").stdout
         assert m.run("dpkg -l ironbridge", check=False).returncode != 0
+
+    @prove("purge touches neither a data disk nor what is behind a link, and says so")
+    def _():
+        drop_ins, examples = f"/etc/systemd/system/{UNIT}.d", "/usr/share/doc/ironbridge/examples/drop-ins"
+        m.run(f"{APT} install {first} && systemctl stop {UNIT}")
+        m.run(f"mkdir -p {drop_ins} /data/ironbridge /srv/linked && touch /data/ironbridge/tail /srv/linked/tail")
+        m.run(f"cp {examples}/data-disk.conf {drop_ins}/ && rm -rf /var/lib/ironbridge && ln -s /srv/linked /var/lib/ironbridge")
+        told = m.run(f"{APT} purge ironbridge 2>&1").stdout
+        for place in ("/data/ironbridge", "/srv/linked", drop_ins):
+            assert f"LEFT: {place};" in told, told
+        m.run("test -e /data/ironbridge/tail && test -e /srv/linked/tail && test ! -e /etc/ironbridge")
 
 except KeyboardInterrupt:
     failures.append("interrupted")

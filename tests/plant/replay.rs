@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ironbridge::plant::behind::{Behind as _, Presence};
 use ironbridge::plant::playback::{Ending, Playback, Tempo};
 use ironbridge::plant::rtu::{Pace, RtuLine};
 use ironbridge::plant::script::{Cue, Heard, Script, Take};
@@ -100,6 +101,19 @@ async fn a_connection_that_was_lost_is_lost_and_a_device_that_was_gone_is_gone()
     for expected in [Some(1), None, Some(1)] {
         until(expected, async || asked(&line).await).await;
     }
+}
+
+#[tokio::test]
+async fn a_device_that_is_gone_stays_gone_when_a_connection_ends_that_outlived_it() {
+    let cues = vec![(50 * MS, Cue::Gone), (50 * MS, Cue::HangUp)];
+    let script = Script::new(vec![take(Duration::ZERO, 1)], cues, 100 * MS);
+    let playback = playing(script, Ending::Stay);
+    let line = TcpLine::serve(ANY, Arc::clone(&playback)).await.expect("serves");
+    let mut presence = playback.presence();
+    let changed = presence.wait_for(|now| *now != Presence::Here(0));
+    let now = *timeout(PATIENCE, changed).await.expect("in time").expect("it plays");
+    assert_eq!(now, Presence::Away);
+    assert_eq!(asked(&line).await, None);
 }
 
 #[tokio::test]

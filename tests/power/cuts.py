@@ -10,7 +10,8 @@ its last flush may be lost in part, as in a disk with a cache of its own. What i
 1. Each publish that was acknowledged to the client arrives upstream, however often the power goes, and exactly once.
 2. No number of a stream is missing upstream; what the cut took was not acknowledged and has no number.
 3. No number means two things.
-4. The store is whole after each start, and the service comes up by itself.
+4. The store is whole after each start, and the service comes up by itself. At least half of the starts live for long enough to be looked at.
+5. Nothing that the plant answered is given up: no record says that numbers are lost.
 
 An interrupt (SIGINT) makes the cut to come the last one: what was done so far is judged.
 """
@@ -240,6 +241,8 @@ poll = "500ms"
         problems.append(f"interrupted after {done} of {kills} kills")
     problems += [f"acknowledged and lost: {sorted(lost)[:20]}"] * bool(lost) + [f"arrived twice: {again[:20]}"] * bool(again)
     problems += [f"missing upstream: {report['missing']}"] * (report["missing"] > 0) + [f"two meanings: {list(twice)[:5]}"] * bool(twice)
+    problems += [f"given up: {report['declared_lost']} numbers"] * (report["declared_lost"] > 0)
+    problems += [f"looked at the store after {len(looked)} of {done + 1} starts only"] * (2 * len(looked) < done + 1)
     problems += [f"store not whole: {said}" for said in broken[:1]] + ["no publish was acknowledged"] * (not promised)
     for line in problems:
         print(f"FAILED  {line}")

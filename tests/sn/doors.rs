@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ironbridge::broker::sn::{self, Code, Filter, Message, Quality, Start, Topic};
-use ironbridge::config::plan::{AddressRange, AdvertisePlan, Anonymous, BrokerLimits, MqttSnPlan, Rate, SensorPlan};
+use ironbridge::config::plan::{
+    AddressRange, AdvertisePlan, Anonymous, BrokerLimits, MqttSnPlan, Rate, SensorPlan, UnaskedPlan,
+};
 use rumqttc::mqttbytes::QoS;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::hmi::Hmi;
-use crate::sensor::{Sensor, broker, broker_with, door, plain, plan};
+use crate::sensor::{RETRY, Sensor, broker, broker_with, door, plain, plan};
 use crate::support::{PATIENCE, Running, Setup, until};
 
 #[tokio::test]
@@ -43,6 +45,7 @@ async fn a_flood_of_nonsense_is_counted_and_neither_sensors_nor_clients_notice()
     let mut client = Hmi::connect(mqtt, "hmi").await;
     client.subscribe("ok", QoS::AtMostOnce).await;
     let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    sensor.again = RETRY; // the kernel has no room for all of it
     let flood = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
     for n in 0..5000u32 {
         let [a, b, ..] = n.to_le_bytes();
@@ -174,4 +177,54 @@ async fn what_is_longer_than_a_datagram_may_be_is_not_sent_and_counted() {
     let long = sensor.publication(Topic::Short(*b"ok"), Quality::Zero, &[b'z'; 200]);
     sensor.send(&Message::Publish(long)).await;
     until("it is counted", || running.publisher.stats().sensors.bad.get() == 1).await;
+}
+
+#[tokio::test]
+async fn a_burst_from_one_sensor_loses_nothing_at_qos_0_in_a_gateway_that_has_time() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::AtMostOnce).await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for n in 0..100u8 {
+        let value = sensor.publication(Topic::Short(*b"ok"), Quality::Zero, &[n]);
+        sensor.send(&Message::Publish(value)).await; // nobody else has a turn meanwhile
+    }
+    for n in 0..100u8 {
+        assert_eq!(client.message().await.payload[..], [n]);
+    }
+    assert_eq!(running.publisher.stats().sensors.crowded.get(), 0);
+}
+
+#[tokio::test]
+async fn a_content_that_is_never_taken_is_refused_for_good_at_every_qos_and_counted() {
+    let limits = BrokerLimits { payload_bytes: 256, ..BrokerLimits::default() };
+    let (running, gateway, _) = broker_with(plan(), Setup { limits, ..Setup::default() }).await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for quality in [Quality::Zero, Quality::One, Quality::Two] {
+        let publish = sensor.publication(Topic::Short(*b"ok"), quality, &[b'x'; 300]);
+        let (topic_id, message_id) = (u16::from_be_bytes(*b"ok"), publish.message_id);
+        let refused = Message::Puback { topic_id, message_id, code: Code::NotSupported };
+        sensor.ask(&Message::Publish(publish), |message| *message == refused).await;
+    }
+    assert_eq!(running.publisher.stats().publishes_refused.get(), 3);
+    assert_eq!(sensor.publish(Topic::Short(*b"ok"), Quality::One, &[b'x'; 256]).await, Code::Accepted);
+}
+
+#[tokio::test]
+async fn a_datagram_that_the_door_takes_is_no_packet_that_is_too_long() {
+    let limits = BrokerLimits { packet_bytes: 128, ..BrokerLimits::default() };
+    let publish = Some(UnaskedPlan { user: "tanks".to_owned(), from: Vec::new() });
+    let plan = MqttSnPlan { publish, topics: vec![(1, "x".repeat(1000))], ..plan() };
+    let (running, gateway, mqtt) = broker_with(plan, Setup { limits, ..Setup::default() }).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("#", QoS::AtMostOnce).await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    for quality in [Quality::Unasked, Quality::One] {
+        for topic in [Topic::Predefined(1), Topic::Short(*b"ok")] {
+            let publish = sensor.publication(topic, quality, &[b'x'; 1300]);
+            sensor.send(&Message::Publish(publish)).await;
+            assert_eq!(client.message().await.payload.len(), 1300, "{quality:?} {topic:?}");
+        }
+    }
+    assert_eq!(running.publisher.stats().sensors.unasked_refused.get(), 0);
 }

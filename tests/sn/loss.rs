@@ -1,6 +1,6 @@
 //! A radio link that loses every fifth datagram, both ways: what QoS 1 and 2 promise holds.
 
-use ironbridge::broker::sn::{Code, Filter, Quality, Start, Topic};
+use ironbridge::broker::sn::{Code, Filter, Message, Quality, Start, Topic};
 use rumqttc::mqttbytes::QoS;
 
 use crate::hmi::Hmi;
@@ -18,7 +18,7 @@ async fn with_every_fifth_datagram_lost_nothing_a_sensor_publishes_is_missing_an
     let mut client = Hmi::connect(mqtt, "hmi").await;
     client.subscribe("tanks/#", QoS::ExactlyOnce).await;
     let radio = Radio::to(gateway, 20, 1).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
     let (one, _) = sensor.register("tanks/once").await;
     let (two, _) = sensor.register("tanks/exactly").await;
@@ -47,7 +47,7 @@ async fn with_every_fifth_datagram_lost_nothing_a_sensor_publishes_is_missing_an
 async fn with_every_fifth_datagram_lost_a_sensor_gets_everything_and_at_qos_2_nothing_twice() {
     let (running, gateway, mqtt) = broker().await;
     let radio = Radio::to(gateway, 20, 2).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
     assert_eq!(sensor.subscribe(Filter::Name("orders/one/#".to_owned()), Quality::One).await.2, Code::Accepted);
     assert_eq!(sensor.subscribe(Filter::Name("orders/two/#".to_owned()), Quality::Two).await.2, Code::Accepted);
@@ -76,7 +76,7 @@ async fn with_every_fifth_datagram_lost_a_sensor_gets_everything_and_at_qos_2_no
 async fn a_sensor_that_comes_back_to_its_session_gets_what_came_while_it_was_lost() {
     let (running, gateway, mqtt) = broker().await;
     let radio = Radio::to(gateway, 0, 3).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
     sensor.subscribe(Filter::Name("orders/#".to_owned()), Quality::Two).await;
     let mut client = Hmi::connect(mqtt, "hmi").await;
@@ -96,4 +96,25 @@ async fn a_sensor_that_comes_back_to_its_session_gets_what_came_while_it_was_los
     }
     sensor.settle().await;
     assert_eq!(sensor.got.len(), 0, "nothing twice");
+}
+
+#[tokio::test]
+async fn the_first_value_of_a_sensor_that_was_reset_in_the_middle_of_qos_2_is_published() {
+    let (_running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::ExactlyOnce).await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    for value in [b"1", b"2", b"3"] {
+        let mut publish = sensor.publication(Topic::Short(*b"ok"), Quality::Two, value);
+        publish.message_id = 1; // its first one, each time
+        sensor.ask(&Message::Publish(publish), |message| *message == Message::Pubrec(1)).await;
+        assert_eq!(client.message().await.payload[..], value[..]);
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted); // and no PUBREL before it
+    }
+    let mut publish = sensor.publication(Topic::Short(*b"ok"), Quality::Two, b"4");
+    publish.message_id = 1;
+    sensor.ask(&Message::Publish(publish), |message| *message == Message::Pubrec(1)).await;
+    sensor.ask(&Message::Pubrel(1), |message| *message == Message::Pubcomp(1)).await;
+    assert_eq!(client.message().await.payload[..], b"4"[..]);
 }

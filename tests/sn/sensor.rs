@@ -89,12 +89,15 @@ pub struct Sensor {
     pub names: HashMap<u16, String>,
     pub got: VecDeque<Got>,
     pub repeats: u64,
+    /// How long it waits for an answer before it asks again.
+    pub again: Duration,
     open: HashSet<u16>,
     last: Option<Got>,
     next: u16,
 }
 
 impl Sensor {
+    /// On a link that loses nothing: it asks once, so that an answer which is not sent is seen.
     pub async fn new(gateway: SocketAddr, id: &str) -> Self {
         Self {
             socket: UdpSocket::bind("127.0.0.1:0").await.expect("a port"),
@@ -104,10 +107,16 @@ impl Sensor {
             names: HashMap::new(),
             got: VecDeque::new(),
             repeats: 0,
+            again: PATIENCE,
             open: HashSet::new(),
             last: None,
             next: 0,
         }
+    }
+
+    /// On a link that loses datagrams: it asks again until it is answered.
+    pub async fn behind(radio: &Radio, id: &str) -> Self {
+        Self { again: RETRY, ..Self::new(radio.address, id).await }
     }
 
     /// One that has been let in, with a clean start.
@@ -170,14 +179,14 @@ impl Sensor {
         sn::read(&datagram[..length]).expect("a message")
     }
 
-    /// Says it until it is answered, and does meanwhile what a client does.
+    /// Says it until it is answered (once, where nothing gets lost), and does meanwhile what a client does.
     pub async fn ask(&mut self, say: &Message, is_answer: impl Fn(&Message) -> bool) -> Message {
         let until = Instant::now() + PATIENCE;
         loop {
             self.send(say).await;
-            let mut again = (Instant::now() + RETRY).min(until);
+            let mut again = (Instant::now() + self.again).min(until);
             while let Ok(message) = timeout_at(again, self.hear_long()).await {
-                again = (Instant::now() + RETRY).min(until);
+                again = (Instant::now() + self.again).min(until);
                 let answers = is_answer(&message);
                 self.deal_with(&message).await;
                 if answers {

@@ -6,7 +6,7 @@ use rumqttc::mqttbytes::QoS;
 
 use crate::hmi::Hmi;
 use crate::sensor::{RETRY, Radio, Sensor, broker, broker_with, plan};
-use crate::support::{Setup, until};
+use crate::support::{PATIENCE, Setup, until};
 
 fn orders() -> Filter {
     Filter::Name("orders/#".to_owned())
@@ -54,7 +54,7 @@ async fn a_sensor_that_wakes_on_a_bad_link_gets_everything_exactly_once() {
     let (_running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;
     let radio = Radio::to(gateway, 20, 5).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
     sensor.subscribe(orders(), Quality::Two).await;
     for round in 0..4u8 {
@@ -171,4 +171,29 @@ async fn a_sensor_that_wakes_and_takes_nothing_sleeps_again_and_gets_all_of_it_a
         assert_eq!(got, [0, 1, 2, 3, 4]);
     }
     assert_eq!(running.publisher.stats().sensors.lost.get(), 0);
+}
+
+#[tokio::test]
+async fn what_a_sensor_says_before_it_sleeps_is_published_at_once_however_much_waits_for_it() {
+    let plan = MqttSnPlan { retry: PATIENCE, ..plan() };
+    let (_running, gateway, mqtt) = broker_with(plan, Setup::default()).await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    client.subscribe("ok", QoS::AtMostOnce).await;
+    for round in 0..8u8 {
+        let mut sensor = Sensor::connected(gateway, &format!("tank-{round}")).await;
+        sensor.willing = false; // REGISTER stays without an answer, and the rest waits behind it
+        sensor.subscribe(orders(), Quality::Zero).await;
+        let orders = if round % 2 == 0 { 60 } else { 200 }; // more than the broker writes, too
+        for _ in 0..orders {
+            client.publish("orders/a", QoS::AtMostOnce, &[b'x'; 1000]).await;
+        }
+        client.ping().await;
+        for _ in 0..4 {
+            sensor.ask(&Message::Ping(None), |message| *message == Message::Pong).await;
+        }
+        let value = sensor.publication(Topic::Short(*b"ok"), Quality::Zero, &[round]);
+        sensor.send(&Message::Publish(value)).await;
+        sensor.send(&Message::Disconnect(Some(3600))).await;
+        assert_eq!(client.message().await.payload[..], [round]);
+    }
 }

@@ -121,7 +121,7 @@ async fn the_dialogue_about_a_will_survives_a_bad_link_and_a_connect_that_is_rep
     let (_running, gateway, mqtt) = broker().await;
     let mut client = watcher(mqtt).await;
     let radio = Radio::to(gateway, 30, 11).await;
-    let mut sensor = Sensor::new(radio.address, "tank-1").await;
+    let mut sensor = Sensor::behind(&radio, "tank-1").await;
     for _ in 0..8 {
         assert_eq!(sensor.connect_with_will(Start::Clean, 60, "wills/tank-1", b"gone").await, Code::Accepted);
     }

@@ -5,16 +5,21 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::authority::{Authority, VALID};
-use crate::gateway::{Home, Plc, config, tag, until};
+use crate::gateway::{Home, PATIENCE, Plc, config, tag, until};
 use crate::visit::Site;
 use crate::web::{Answer, ask, get, try_ask};
+
+/// A shortage that is more than a moment.
+const WITHOUT_FILES: Duration = Duration::from_secs(6);
 
 /// Asks until the answer is as it should be.
 async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
@@ -24,8 +29,8 @@ async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> b
         if holds(&answer) {
             return answer;
         }
-        assert!(begun.elapsed() < crate::gateway::PATIENCE, "in vain: {what}: {answer:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(begun.elapsed() < PATIENCE, "in vain: {what}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -77,6 +82,30 @@ async fn a_page_whose_port_is_taken_is_told_and_opens_when_it_is_free() {
 }
 
 #[tokio::test]
+async fn a_page_that_went_without_file_descriptors_for_long_answers_when_there_are_some_again() {
+    let plc = Plc::start().await;
+    // A port of its own: one that the system chooses anew could be opened twice.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = config(plc.line.address())
+        .replace("[status]\nlisten = \"127.0.0.2:0\"", &format!("[status]\nlisten = \"127.0.0.1:{port}\""));
+    let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let pid = rustix::process::Pid::from_raw(daemon.pid());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
+    let limit = |files| Rlimit { current: Some(files), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = prlimit(pid, Resource::Nofile, limit(open)).unwrap();
+    let _waits = TcpStream::connect(page).await.unwrap(); // the kernel takes it, and keeps it
+    until("it has noticed", || daemon.said("cannot take in visitors").is_some()).await;
+    tokio::time::sleep(WITHOUT_FILES).await;
+    prlimit(pid, Resource::Nofile, before).unwrap();
+    let answer = tokio::time::timeout(PATIENCE, get(page, "/health", "")).await;
+    assert_eq!(answer.map(|answer| answer.status), Ok(200));
+    assert_eq!(daemon.times_said("the status page's listener broke"), 0, "a shortage is no fault of it");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
 async fn the_board_shows_buses_devices_and_alarms() {
     let plc = Plc::start().await;
     plc.set(0, &[90]);
@@ -87,7 +116,7 @@ async fn the_board_shows_buses_devices_and_alarms() {
     let mut board = serde_json::Value::Null;
     let begun = std::time::Instant::now();
     while board["alarms"].as_array().is_none_or(Vec::is_empty) {
-        assert!(begun.elapsed() < crate::gateway::PATIENCE, "{board:#}");
+        assert!(begun.elapsed() < PATIENCE, "{board:#}");
         board = get(page, "/api/status", "").await.json();
     }
     assert_eq!(board["gateway"]["name"], "gw");

@@ -343,7 +343,7 @@ async fn what_a_stop_finds_uncommitted_in_a_store_that_could_not_be_opened_is_de
     running.emit(Class::Telemetry, [4711]).await;
     let items = drain(&mut reader, 21).await;
     let [Item::Gap(gap), Item::Record(_)] = &items[..] else { panic!("{items:?}") };
-    assert_eq!((gap.epoch, gap.first, gap.last), (epoch, Seq(11), Seq(30)));
+    assert_eq!((gap.epoch, gap.first, gap.last, &*gap.reason), (epoch, Seq(11), Seq(30), "store"));
     drop(reader);
     running.close().await;
 }

@@ -411,12 +411,15 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         assert_eq!((given_up.epoch, given_up.first, given_up.last), (epoch.0, 11, 10 + waiting));
         assert!(verdict.problems.is_empty(), "{verdict:?}");
 
-        let running = start(opening(home.path()));
+        let mut running = start(opening(home.path()));
         let mut reader = running.store.reader("cloud").expect("routed");
         running.emit(Class::Telemetry, [4711]).await;
         let items = drain(&mut reader, waiting + 1).await;
         let [Item::Gap(gap), Item::Record(owed)] = &items[..] else { panic!("{items:?}") };
         assert_eq!((gap.epoch, gap.first.0, gap.last.0), (epoch, 11, 10 + waiting));
+        assert_eq!(gap.reason, "store", "nothing is damaged");
+        let told: Vec<_> = std::iter::from_fn(|| running.notices.try_recv().ok()).map(|notice| notice.event).collect();
+        assert!(!told.contains(&"store_damaged"), "{told:?}");
         let previous = owed.previous.expect("names the epoch before");
         assert_eq!((previous.epoch, previous.seq), (epoch, Some(gap.last)));
         drop(reader);

@@ -13,7 +13,7 @@ use ironbridge::model::quality::Quality;
 use ironbridge::model::tag::DataType;
 use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
-use ironbridge::store::{Ack, DictionaryTag, Item, MeterRow, Owed, OwedBody};
+use ironbridge::store::{Ack, DictionaryTag, Ends, Item, MeterRow, Owed, OwedBody};
 use ironbridge::uplink::{Lane, Pull, Source, Wants};
 use tokio::sync::Notify;
 
@@ -29,6 +29,8 @@ struct Inner {
     ended: bool,
     saved: usize,
     meters: Vec<MeterRow>,
+    /// Items there when it was asked what is owed.
+    asked_at: usize,
 }
 
 /// Shared by the test and the uplink.
@@ -223,6 +225,17 @@ impl Source for ListReader {
     fn backlog(&self) -> u64 {
         let inner = self.list.inner.lock().unwrap();
         (inner.items.len() - inner.acknowledged.len()) as u64
+    }
+
+    fn ends(&self) -> Ends {
+        let mut inner = self.list.inner.lock().unwrap();
+        inner.asked_at = inner.items.len();
+        Ends::default()
+    }
+
+    fn is_behind(&self, _ends: &Ends) -> bool {
+        let inner = self.list.inner.lock().unwrap();
+        inner.items[..inner.asked_at].iter().any(|item| !inner.acknowledged.contains(&key_of(item)))
     }
 
     fn oldest(&self) -> Option<Stamp> {

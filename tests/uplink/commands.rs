@@ -4,12 +4,20 @@
 
 use crate::cloud;
 use crate::gateway;
+use crate::owed::OwedList;
+use crate::rig;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloud::{Arrived, Cloud};
 use gateway::{Daemon, Home, PATIENCE, Plc, config, tag, uplink};
+use ironbridge::config::plan::MqttVersion;
+use ironbridge::flow::command::{self, Admission, Reply, Stored, Submitted};
+use ironbridge::model::tag::TagIx;
+use ironbridge::model::topic::Ownership;
 use ironbridge::plant::faults::Fault;
+use ironbridge::uplink::Commands;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use serde_json::{Value as Json, json};
 
@@ -256,4 +264,43 @@ async fn a_command_while_the_gateway_is_stopping_is_refused_with_a_result() {
     assert_eq!(rig.result("late").await, json!({"id": "late", "outcome": "refused", "reason": "stopping"}));
     assert_eq!(rig.daemon.ended(PATIENCE).await.code(), Some(0));
     assert_eq!(rig.plc.writes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_the_broker_refuses_or_that_is_under_way_when_the_session_ends_counts_as_lost() {
+    const ANSWER: &str = "up/p/t/set/result";
+    let (cloud, owed) = (Cloud::start().await, OwedList::default());
+    let (entry, mut road) = command::road();
+    tokio::spawn(async move {
+        while let Some(Submitted { request, admitted }) = road.recv().await {
+            let _ = admitted.send(Admission::Accepted);
+            let (result_topic, result) = ("p/t/set/result".to_owned(), b"{}".to_vec());
+            let reply = Reply { result_topic, result, stored: Stored::No, response_topic: None, correlation: None };
+            request.replies.unwrap().tell(reply);
+        }
+    });
+    let ownership = Arc::new(Ownership::new([("p/t".into(), TagIx(0))]));
+    let rig = rig::Rig::start_with(&cloud, &owed, |parts| {
+        parts.plan.mqtt_version = MqttVersion::V5;
+        parts.commands = Some(Commands { entry, ownership, writable: vec!["p/t".into()] });
+    });
+    cloud.deny(ANSWER, 0x87);
+    cloud.until("a subscription", |cloud| cloud.subscriptions().len() == 1).await;
+    cloud.deliver("up/p/t/set", b"1");
+    cloud.until("a refused answer", |_| rig.stats.replies_lost.get() == 1).await;
+    cloud.deny(ANSWER, 0);
+    cloud.withhold_acks(true);
+    cloud.deliver("up/p/t/set", b"2");
+    cloud.until("an answer under way", |cloud| cloud.on(ANSWER).len() == 1).await;
+    assert_eq!(rig.stats.replies_lost.get(), 1);
+    cloud.withhold_acks(false);
+    cloud.cut();
+    cloud.until("the next session", |cloud| cloud.subscriptions().len() == 2).await;
+    assert_eq!(rig.stats.replies_lost.get(), 2);
+    cloud.deliver("up/p/t/set", b"3");
+    cloud.until("an answer that arrives", |cloud| cloud.on(ANSWER).len() == 2).await;
+    owed.end();
+    let stats = Arc::clone(&rig.stats);
+    rig.finished().await;
+    assert_eq!(stats.replies_lost.get(), 2);
 }

@@ -14,8 +14,9 @@ use ironbridge::config::plan::{DownPlan, MqttVersion, ReceiveQos, RetainHere};
 use ironbridge::flow::forward::Letter;
 use ironbridge::model::mapping::Mapping;
 use ironbridge::model::message::Kept;
-use ironbridge::uplink::{PassOn, PassedOn};
+use ironbridge::uplink::{LocalBroker, PassedOn};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
+use rumqttc::v5::mqttbytes::v5::RetainForwardRule::{Never, OnEverySubscribe, OnNewSubscribe};
 use tokio::sync::oneshot;
 
 use cloud::Cloud;
@@ -29,29 +30,34 @@ struct Local {
     open: Mutex<Vec<oneshot::Sender<bool>>>,
     /// How often this topic was refused outright, while it is.
     refused: Mutex<Option<(&'static str, usize)>>,
+    /// What may not be replaced, of each letter.
+    newest: Mutex<Vec<Option<u64>>>,
+}
+
+impl LocalBroker for Local {
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
+        if letter.topic.starts_with("own/") {
+            return None;
+        }
+        if let Some((topic, times)) = &mut *self.refused.lock().unwrap()
+            && letter.topic.ends_with(*topic)
+        {
+            *times += 1;
+            return Some(Box::pin(std::future::ready(false)));
+        }
+        let (said, told) = oneshot::channel();
+        self.newest.lock().unwrap().push(newest);
+        self.letters.lock().unwrap().push(letter);
+        self.open.lock().unwrap().push(said);
+        Some(Box::pin(async move { told.await.unwrap_or(false) }))
+    }
+
+    fn retained_version(&self) -> u64 {
+        7
+    }
 }
 
 impl Local {
-    fn pass_on(self: &Arc<Self>) -> PassOn {
-        let local = Arc::clone(self);
-        Arc::new(move |letter: Letter| {
-            if letter.topic.starts_with("own/") {
-                return None;
-            }
-            if let Some((topic, times)) = &mut *local.refused.lock().unwrap()
-                && letter.topic.ends_with(*topic)
-            {
-                *times += 1;
-                return Some(Box::pin(std::future::ready(false)));
-            }
-            let (said, told) = oneshot::channel();
-            local.letters.lock().unwrap().push(letter);
-            local.open.lock().unwrap().push(said);
-            let kept: PassedOn = Box::pin(async move { told.await.unwrap_or(false) });
-            Some(kept)
-        })
-    }
-
     fn topics(&self) -> Vec<String> {
         self.letters.lock().unwrap().iter().map(|letter| letter.topic.to_string()).collect()
     }
@@ -66,6 +72,15 @@ fn down(filter: &str, local_prefix: &str) -> DownPlan {
     DownPlan { mapping, qos: ReceiveQos::AtLeastOnce, retain: RetainHere::AsPublished, both_ways: false }
 }
 
+/// One with topics that go both ways.
+fn both_ways(cloud: &Cloud, owed: &OwedList, local: &Arc<Local>) -> Rig {
+    Rig::start_with(cloud, owed, |parts| {
+        parts.plan.mqtt_version = MqttVersion::V5;
+        parts.plan.downs = vec![down("a/#", "cloud/"), DownPlan { both_ways: true, ..down("b/#", "") }];
+        parts.pass_on = Some(local.clone());
+    })
+}
+
 /// An uplink that is owed nothing, and so ends at once when it may.
 fn start(cloud: &Cloud, local: &Arc<Local>, version: MqttVersion) -> (Rig, OwedList) {
     let owed = OwedList::default();
@@ -73,7 +88,7 @@ fn start(cloud: &Cloud, local: &Arc<Local>, version: MqttVersion) -> (Rig, OwedL
         parts.plan.mqtt_version = version;
         parts.plan.session_expiry = Duration::from_secs(3600);
         parts.plan.downs = vec![down("a/#", "cloud/"), down("o/#", "own/")];
-        parts.pass_on = Some(local.pass_on());
+        parts.pass_on = Some(local.clone());
     });
     (rig, owed)
 }
@@ -130,19 +145,11 @@ async fn what_comes_down_is_acknowledged_in_order_and_when_it_is_kept_here() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_retained_on_topics_that_go_both_ways_is_asked_for_once_all_that_was_owed_has_arrived() {
-    use rumqttc::v5::mqttbytes::v5::RetainForwardRule::{Never, OnEverySubscribe, OnNewSubscribe};
     let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
-    let begin = |owed: &OwedList| {
-        Rig::start_with(&cloud, owed, |parts| {
-            parts.plan.mqtt_version = MqttVersion::V5;
-            parts.plan.downs = vec![down("a/#", "cloud/"), DownPlan { both_ways: true, ..down("b/#", "") }];
-            parts.pass_on = Some(local.pass_on());
-        })
-    };
     cloud.withhold_acks(true);
     let owed = OwedList::default();
     owed.samples(1..=3);
-    let rig = begin(&owed);
+    let rig = both_ways(&cloud, &owed, &local);
     cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
     cloud.until("the first is on its way", |cloud| !cloud.log().is_empty()).await;
     assert_eq!(cloud.subscriptions().len(), 1, "nothing has arrived");
@@ -153,21 +160,76 @@ async fn what_is_retained_on_topics_that_go_both_ways_is_asked_for_once_all_that
     let wanted = [vec![Some(OnNewSubscribe), Some(Never)], vec![Some(OnEverySubscribe)]];
     assert_eq!(cloud.retained_wanted(), wanted);
     cloud.deliver_with("up/b/1", b"x", |it| it.retain = true);
-    until("it counts now", || local.topics() == ["b/1"]).await;
-    local.answer(0, true);
-    cloud.until("acknowledged", |cloud| cloud.acknowledged() == 1).await;
+    cloud.deliver_with("up/a/1", b"x", |it| it.retain = true);
+    cloud.deliver("up/b/2", b"x");
+    until("it counts now", || local.topics() == ["b/1", "cloud/a/1", "b/2"]).await;
+    let newest = [Some(7), None, None];
+    assert_eq!(*local.newest.lock().unwrap(), newest, "only where it may be older than what has been said here since");
+    (0..3).for_each(|_| local.answer(0, true));
+    cloud.until("acknowledged", |cloud| cloud.acknowledged() == 3).await;
     owed.samples(4..=40);
     until("and all goes on", || owed.acknowledged() == 40).await;
     owed.end();
     rig.finished().await;
     // Where nothing waits, nothing can be newer.
     let owed = OwedList::default();
-    let rig = begin(&owed);
+    let rig = both_ways(&cloud, &owed, &local);
     cloud.until("subscribed", |cloud| cloud.subscriptions().len() == 3).await;
-    assert_eq!(cloud.retained_wanted()[2], [Some(OnNewSubscribe), Some(OnNewSubscribe)]);
+    assert_eq!(cloud.retained_wanted()[2], [Some(OnNewSubscribe), Some(OnEverySubscribe)], "a process begins anew");
     owed.end();
     rig.finished().await;
     assert_eq!(cloud.subscriptions().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_retained_on_topics_that_go_both_ways_comes_behind_all_that_waits_for_the_window() {
+    let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+    cloud.agrees(|properties| properties.receive_max = Some(2)); // so one at a time
+    cloud.ack_slowly(Duration::from_millis(50));
+    let owed = OwedList::default();
+    owed.samples(1..=3);
+    let rig = both_ways(&cloud, &owed, &local);
+    cloud.until("subscribed", |cloud| !cloud.subscriptions().is_empty()).await;
+    owed.samples(4..=12); // published while the backlog drains
+    cloud.until("subscribed again", |cloud| cloud.subscriptions().len() == 2).await;
+    assert!(owed.acknowledged() >= 11, "asked for after {}", owed.acknowledged());
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broken_session_did_not_come_to_read_of_what_is_retained_is_read_in_the_next() {
+    let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+    cloud.session_present(true);
+    cloud.withhold_acks(true);
+    let owed = OwedList::default();
+    owed.samples(1..=1);
+    let rig = both_ways(&cloud, &owed, &local);
+    cloud.until("all is on its way", |cloud| !cloud.log().is_empty()).await;
+    cloud.no_suback(true); // the second SUBSCRIBE gets no answer
+    cloud.withhold_acks(false);
+    cloud.until("subscribed again", |cloud| cloud.subscriptions().len() == 2).await;
+    cloud.no_suback(false);
+    cloud.cut();
+    cloud.until("a session without a backlog", |cloud| cloud.subscriptions().len() == 3).await;
+    assert_eq!(cloud.retained_wanted()[2], [Some(OnNewSubscribe), Some(OnEverySubscribe)]);
+    until("connected", || rig.stats.connected.get() == 1).await;
+    cloud.cut();
+    cloud.until("another", |cloud| cloud.subscriptions().len() == 4).await;
+    assert_eq!(cloud.retained_wanted()[3], [Some(OnNewSubscribe), Some(OnNewSubscribe)], "it has been read");
+    // A short break in which something was published here: the session there has kept the rest.
+    until("connected", || rig.stats.connected.get() == 1).await;
+    cloud.withhold_acks(true);
+    owed.samples(2..=2);
+    cloud.until("it is on its way", |cloud| cloud.log().len() > 1).await;
+    cloud.cut();
+    cloud.until("again", |cloud| cloud.subscriptions().len() == 5).await;
+    assert_eq!(cloud.retained_wanted()[4], [Some(OnNewSubscribe), Some(Never)]);
+    cloud.withhold_acks(false);
+    until("arrived", || owed.acknowledged() == 2).await;
+    owed.end();
+    rig.finished().await;
+    assert_eq!(cloud.subscriptions().len(), 5, "nothing is read anew");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,3 +138,23 @@ async fn a_bridge_sends_retain_only_to_a_broker_that_keeps_retained_messages() {
         rig.finished().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridges_state_that_the_other_broker_refuses_is_told_once_and_goes_again_until_it_is_taken() {
+    const STATE: &str = "$SYS/broker/connection/gw/state";
+    let (cloud, owed) = (Cloud::start().await, OwedList::default());
+    cloud.deny(STATE, 0x87);
+    let mut rig = Rig::start_with(&cloud, &owed, |parts| {
+        parts.plan.usage = Use::Bridge(Notifications::Told);
+        parts.plan.mqtt_version = MqttVersion::V5;
+        parts.timing.refused_again = Duration::from_millis(50);
+    });
+    cloud.until("refused and tried again", |cloud| cloud.denied() >= 3).await;
+    assert_eq!(rig.told(), ["uplink_not_taken once"]);
+    cloud.deny(STATE, 0);
+    cloud.until("a state", |cloud| !cloud.on(STATE).is_empty()).await;
+    assert_eq!(cloud.on(STATE)[0].payload, b"1");
+    owed.end();
+    rig.finished().await;
+    assert_eq!(cloud.connects().len(), 1, "all in one session");
+}

@@ -6,7 +6,8 @@ use crate::{layer, read, tree};
 
 const RECIPE: &str = "recipes-ironbridge/ironbridge/ironbridge";
 
-fn recipe() -> String {
+/// The text of the program's recipe.
+pub fn recipe() -> String {
     read(&layer(&format!("{RECIPE}_{}.bb", env!("CARGO_PKG_VERSION"))))
 }
 

@@ -23,6 +23,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::lock::{Package, packages};
+use crate::recipe::recipe;
 use crate::{is_up_to_date, read, tree};
 
 const COVERAGE: &str = "upper bound: every crate that a build without default features could link on any platform";
@@ -126,9 +127,23 @@ fn the_bill_of_materials_is_that_of_cargo_lock() {
     is_up_to_date(&path, &text);
 }
 
+/// What a recipe may call of the programs of the machine that builds it: those of `HOSTTOOLS` in bitbake.conf of the oldest
+/// supported series that a script could want.
+const HOST_TOOLS: &str = "awk basename bash cat chmod cmp comm cp cut date diff dirname du echo egrep env expand expr false fgrep \
+    file find flock gawk getopt grep gunzip gzip head install ln ls md5sum mkdir mktemp mv od patch perl pr printf pwd python3 \
+    readlink realpath rm rmdir sed seq sh sha1sum sha256sum sleep sort split stat strings tail tar tee test touch tr true uname \
+    uniq wc which xargs";
+
 #[test]
-fn the_licence_texts_of_what_is_linked_come_with_the_packages() {
-    let Ok(output) = Command::new("bash").arg(tree("systemd/deb/notices")).output() else {
+fn the_licence_texts_of_what_is_linked_come_with_the_packages_and_bitbake_has_all_that_it_takes_to_make_them() {
+    let (tools, path) = (tempfile::tempdir().expect("a directory"), std::env::var_os("PATH").expect("a path"));
+    for name in HOST_TOOLS.split_whitespace() {
+        if let Some(tool) = std::env::split_paths(&path).map(|place| place.join(name)).find(|tool| tool.is_file()) {
+            std::os::unix::fs::symlink(tool, tools.path().join(name)).expect("linked");
+        }
+    }
+    let notices = Command::new("bash").arg(tree("systemd/deb/notices")).env("PATH", tools.path()).output();
+    let Ok(output) = notices else {
         println!("SKIPPED: bash is not installed");
         return;
     };
@@ -141,6 +156,8 @@ fn the_licence_texts_of_what_is_linked_come_with_the_packages() {
     for (package, line) in [("systemd/deb/build", "/NOTICES"), ("systemd/deb/copyright", "NOTICES.gz")] {
         assert!(read(&tree(package)).contains(line), "{package}");
     }
+    // What lies in docdir is of ironbridge-doc, which no image has.
+    assert!(recipe().contains("${CARGO_VENDORING_DIRECTORY} > ${D}${datadir}/ironbridge/NOTICES\n"));
 }
 
 #[test]

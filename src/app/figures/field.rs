@@ -100,7 +100,7 @@ pub(super) fn device(out: &mut Figures, (sources, plan): (&Sources, &Plan), repo
 /// Bus and name; derived tags have no bus.
 fn labels(plan: &Plan, device: u32) -> Option<Labels> {
     let device = plan.devices.get(device as usize).filter(|device| !device.is_hole())?;
-    let bus = device.bus.and_then(|bus| plan.buses.get(bus.0 as usize));
+    let bus = device.bus.and_then(|bus| plan.bus(bus));
     let bus = bus.map(|bus| bus.name.clone()).unwrap_or_default();
     Some(vec![("bus", bus), ("device", device.name.clone())])
 }

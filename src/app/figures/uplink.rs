@@ -54,7 +54,11 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         ("uplink_down_dropped", "Those dropped, too many came at once.", down_dropped),
         ("uplink_expired_messages", "Clients' messages that expired before they could be sent.", expired),
         ("uplink_bridge_lost", "Messages of a bridge that were not kept or not taken.", bridge_lost),
-        ("uplink_replies_lost", "Answers to commands that found no session in time.", &**replies_lost),
+        (
+            "uplink_replies_lost",
+            "Answers to commands that found no session in time, or that the broker did not take.",
+            &**replies_lost,
+        ),
     ] {
         out.count(name, help, &labels, counter.get());
     }

@@ -173,9 +173,9 @@ impl Shared {
         if let Some(durable) = &mut client.durable {
             durable.sent_below = durable.sent_below.max(carried.sent_below);
             durable.left_unix_ms = self.vouched_wall();
-            let lost = carried.lost + outbox.lost() as u64;
-            durable.dropped += lost;
-            self.stats.dropped_full.add(lost);
+            let lost = outbox.lost();
+            durable.dropped += carried.lost + lost.all;
+            self.stats.dropped_full.add(carried.lost + lost.all - lost.counted);
         }
         client.carried = carried;
         if expiry > 0 {

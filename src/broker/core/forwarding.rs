@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Company, Origin, PAGE_RETAINED, Shared};
+use super::{Company, Origin, PAGE_RETAINED, Sender, Shared};
 use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
@@ -55,13 +55,22 @@ impl Shared {
     }
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
-    /// it is on disk that must be. One that has expired while it could not be kept goes nowhere, and may be acknowledged.
-    pub(in crate::broker) fn pass_on(self: &Arc<Self>, letter: Letter) -> Result<PassedOn, NotTaken> {
+    /// it is on disk that must be. One that has expired while it could not be kept goes nowhere, and may be acknowledged, and
+    /// what it was to replace is not true any more; nor does one in the place of which a client has left another since what is
+    /// retained had the version `newest`.
+    pub(in crate::broker) fn pass_on(
+        self: &Arc<Self>,
+        letter: Letter,
+        newest: Option<u64>,
+    ) -> Result<PassedOn, NotTaken> {
         if check_topic(&letter.topic).is_err() || self.ownership.of(&letter.topic) != Owner::Client {
             return Err(NotTaken::NotOurs);
         }
         let Some(message) = carried::message(&letter, self.clock.age(letter.at)) else {
             self.stats.dropped_expired.one();
+            if letter.message.kept == Kept::Yes {
+                self.outlive(&letter.topic, newest);
+            }
             return Ok(Box::pin(std::future::ready(Ok(()))));
         };
         let message = Arc::new(message);
@@ -72,7 +81,14 @@ impl Shared {
         }
         let (client, company) = (ClientKey::NOBODY, Company::InRow);
         let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
-        let published = self.publish(&message, retain, origin).map_err(|_| NotTaken::NoRoom)?;
+        let published = {
+            let mut core = self.lock();
+            if newest.is_some_and(|version| core.retained.is_newer(&letter.topic, version)) {
+                tracing::debug!(topic = &*letter.topic, "retained upstream, and a client here has left a newer one");
+                return Ok(Box::pin(std::future::ready(Ok(()))));
+            }
+            self.keep_and_route(&mut core, &message, retain, Sender::Client(origin)).map_err(|_| NotTaken::NoRoom)?
+        };
         let stored = self
             .forward
             .wants(&letter.topic, letter.from.as_deref())
@@ -96,6 +112,21 @@ impl Shared {
         }))
     }
 
+    /// What was to be retained on this topic came, and has expired: so has what stood there before.
+    fn outlive(&self, topic: &Arc<str>, newest: Option<u64>) {
+        if !self.limits.retain_available {
+            self.outdate(topic);
+            return;
+        }
+        let mut core = self.lock();
+        let stays = newest.is_some_and(|version| core.retained.is_newer(topic, version));
+        if !stays && self.may_be_kept(&core, topic) {
+            core.retained.clear(topic);
+            self.stats.retained.set(core.retained.len() as u64);
+            self.disk.change_at_leisure(Arc::clone(topic), None);
+        }
+    }
+
     /// The next of clients' retained messages that a filter matches; none when the walk is over.
     pub(in crate::broker) fn next_retained(&self, cursor: &mut Option<Cursor>) -> Vec<Letter> {
         let mut found = Vec::new();
@@ -109,6 +140,11 @@ impl Shared {
         }
         let at = self.clock.now();
         found.iter().map(|message| carried::letter(message, Retain::Yes, at)).collect()
+    }
+
+    /// Of what is retained: grows with all that is.
+    pub(in crate::broker) fn retained_version(&self) -> u64 {
+        self.lock().retained.version()
     }
 
     /// The beginning of such a walk.

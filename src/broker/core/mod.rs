@@ -46,6 +46,7 @@ use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
 pub(super) use forwarding::Stored;
+use owing::Refused;
 pub(super) use owing::Room;
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
@@ -301,7 +302,8 @@ impl Shared {
                 Some(row) => self.disk.owe_retained(body, debts, received, row),
             }
         };
-        let entered = if durable { self.owe(core, enter) } else { Ok(None) };
+        let refused = if from.is_some() { Refused::ComesAgain } else { Refused::IsSeen };
+        let entered = if durable { self.owe(core, refused, enter) } else { Ok(None) };
         // Whoever waits for an acknowledgement is refused; of all others each session is served that is there.
         if entered.is_err() && from.is_some() {
             core.deliveries.clear();

@@ -2,7 +2,8 @@
 //! but a session that is full of them would refuse fresh ones until its client comes back (MQTT 5, 3.3.2-5: what has expired
 //! is deleted).
 //!
-//! Only of a client that is away: what a connection has at hand it leaves out itself. Only what is certainly over, and a
+//! Only of a client that is away: what a connection has at hand it leaves out itself. Not what was sent at QoS 2: its
+//! packet identifier stands for it until it is acknowledged (MQTT-4.3.3-7). Only what is certainly over, and a
 //! session is looked through once a minute at most.
 
 use std::time::Duration;
@@ -54,7 +55,9 @@ impl Shared {
             }
             durable.looked = Some(now);
             let clock = self.clock.clone();
-            let ended = self.disk.ended(durable.tally.id, move |expires| keeping::is_over(expires, &clock));
+            let begun_below = durable.sent_below_of(&entry.presence).unwrap_or(u64::MAX);
+            let ended =
+                self.disk.ended(durable.tally.id, begun_below, move |expires| keeping::is_over(expires, &clock));
             looks.push(Look { client, since: away.since, ended });
         }
     }

@@ -25,6 +25,15 @@ use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, Sessi
 /// In the options of a row: retained messages are still to be sent.
 const UNFINISHED: u8 = 1 << 4;
 
+/// What becomes of a message that the ledger refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Its sender is told.
+    ComesAgain,
+    /// Whoever is there gets it, and nobody is owed it.
+    IsSeen,
+}
+
 /// What one message is to leave in the ledger.
 #[derive(Default)]
 struct Numbered {
@@ -92,17 +101,21 @@ impl Shared {
     }
 
     /// Enters the deliveries of a message as owed to sessions. Where there is no room, a client that keeps up gets it all the
-    /// same, and the others' are struck out, and counted. Refused: none is owed.
+    /// same, and the others' are struck out, and counted. Refused: none is owed; and none is counted of what its sender sends
+    /// again.
     pub(super) fn owe(
         &self,
         core: &mut Core,
+        refused: Refused,
         enter: impl FnOnce(&[(SessionId, Owing)]) -> Result<Committed, NotCommitted>,
     ) -> Result<Option<Committed>, NotCommitted> {
         let Numbered { debts, full } = core.number(&self.bounds);
         let entered = if debts.is_empty() { Ok(None) } else { enter(&debts).map(Some) };
         if entered.is_err() {
             core.take_back();
-            return entered;
+            if refused == Refused::ComesAgain {
+                return entered;
+            }
         }
         for key in full {
             if let Some(durable) = core.clients.get_mut(key).and_then(|client| client.durable.as_mut()) {
@@ -252,7 +265,7 @@ impl Shared {
                 changed.push((Arc::clone(&client.id), Room::Full { dropped: durable.dropped }));
                 self.tell_ledger(client);
             } else if durable.full && durable.has_room(&self.bounds) {
-                (durable.full, durable.noticed) = (false, durable.dropped);
+                durable.roomy_again();
                 changed.push((Arc::clone(&client.id), Room::Again));
                 self.tell_ledger(client);
             } else if durable.is_due(now) {

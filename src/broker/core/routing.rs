@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Company, Core, Origin};
-use crate::broker::clients::Client;
+use crate::broker::clients::{Client, Presence};
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
@@ -59,12 +59,13 @@ impl Core {
         let mut at_once = if alone { AT_ONCE_MAX } else { 0 };
         let mut waits = false;
         for (key, delivery) in self.deliveries.drain(..) {
-            let Some(client) = self.clients.get(key) else {
+            let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
-            let Some(connected) = client.connected() else {
+            let Presence::Here(connected) = &client.presence else {
                 // At QoS 0, and tag values, no client is owed anything while it is away.
-                if delivery.owed.is_none() && delivery.qos > Qos::AtMostOnce && delivery.message.keep == Keep::Every {
+                if let Some(durable) = client.durable.as_mut().filter(|_| delivery.is_fleeting()) {
+                    durable.dropped += 1;
                     stats.dropped_full.one();
                 }
                 continue;
@@ -80,13 +81,18 @@ impl Core {
                 continue;
             }
             waits = true;
-            let owed = delivery.owed.is_some();
+            let (owed, fleeting) = (delivery.owed.is_some(), delivery.is_fleeting());
             match connected.outbox.put(delivery) {
                 Put::Waits | Put::Behind => {}
                 Put::Replaced => stats.conflated.one(),
                 Put::Overflowed(lost) => stats.dropped_slow.add(lost as u64),
                 Put::Closed if owed => {}
-                Put::Closed => stats.dropped_slow.one(),
+                Put::Closed => {
+                    stats.dropped_slow.one();
+                    if let Some(durable) = client.durable.as_mut().filter(|_| fleeting) {
+                        durable.dropped += 1;
+                    }
+                }
             }
             if let Some(pressure) = from.and_then(|from| from.pressure) {
                 connected.outbox.press_if_long(pressure);
@@ -103,7 +109,7 @@ fn standing(client: &Client, message: &Message, member: &Subscription, bounds: &
     let has_room = client.durable.as_ref().filter(|_| is_owed).map(|durable| durable.takes(message, ids, bounds));
     match (client.connected(), has_room) {
         (Some(_), None | Some(true)) => Standing::Here,
-        (Some(connected), Some(false)) if connected.outbox.is_in_step() => Standing::Here,
+        (Some(connected), Some(false)) if connected.outbox.is_in_step() => Standing::Unowed,
         (None, Some(true)) => Standing::Away,
         (Some(_), Some(false)) | (None, _) => Standing::Full,
     }

@@ -182,7 +182,7 @@ impl Connection {
             // There may be more to say than had room in `out`.
             let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
-            let may_read = left.packets == Rest::Nothing && !full && self.takes_more(out);
+            let may_read = left.packets == Rest::Nothing && (!full || out.len() >= OUT_BYTES) && self.takes_more(out);
             // Where nothing else is to be done, it is read below.
             let read = if may_read && (more || intake.needs_place()) { at_once(intake.read(reader)) } else { None };
             // Silence is measured only while we listen.
@@ -270,7 +270,7 @@ impl Connection {
         if let Some(ending) = self.duty.take_settled(out) {
             return Err(ending);
         }
-        let packets = self.packets(intake, out, OUT_BYTES)?;
+        let packets = self.packets(intake, out, self.heard_up_to())?;
         if let Some(ending) = self.seat.outbox.ending() {
             return Err(ending);
         }
@@ -330,7 +330,12 @@ impl Connection {
 
     /// Is there room for what a packet may cause?
     fn takes_more(&mut self, out: &BytesMut) -> bool {
-        !self.duty.is_full() && out.len() < OUT_BYTES
+        !self.duty.is_full() && out.len() < self.heard_up_to()
+    }
+
+    /// How much output there may be. Whoever may sleep on it is heard all the same: the answers have room of their own.
+    fn heard_up_to(&self) -> usize {
+        if self.duty.terms.watch == Watch::Doors { 2 * OUT_BYTES } else { OUT_BYTES }
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.

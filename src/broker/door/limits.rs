@@ -6,8 +6,9 @@
 //! have half of the places, and of the rate, at most. The total stays below half of the file descriptors that the process may
 //! have: the store and the field need theirs.
 //!
-//! A sensor has not shown that it is where it says, and may be silent for a day: all of them together have half of the
-//! places, so that datagrams with invented addresses keep nobody else out.
+//! A sensor has not shown that it is where it says, and may be silent for a day. So sensors have books of their own, in which an
+//! address and a network may have as much as in the other, and all of them together half of the places and half of the rate:
+//! datagrams with invented addresses keep nobody else out, wherever they claim to be from.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -36,9 +37,14 @@ pub(super) struct Limits {
 
 #[derive(Debug, Default)]
 struct Inside {
-    total: usize,
-    /// Of them, those of sensors.
-    sensors: usize,
+    connections: Book,
+    sensors: Book,
+}
+
+/// Of one kind of clients.
+#[derive(Debug, Default)]
+struct Book {
+    count: usize,
     flow: Flow,
     hosts: Origins,
     /// Of IPv6.
@@ -126,38 +132,46 @@ impl Limits {
 
     fn take(self: &Arc<Self>, address: Option<IpAddr>, whose: Whose, now: Instant) -> Result<Pass, NoPlace> {
         let from = address.and_then(Source::new);
+        let (of_all, of_host, of_network) = (self.of_all(whose), self.of_host(), self.of_network());
         let mut guard = self.lock();
-        let inside = &mut *guard;
-        if inside.total >= self.total_max {
+        if guard.connections.count + guard.sensors.count >= self.total_max {
             return Err(NoPlace::Full);
         }
-        if whose == Whose::Sensor && inside.sensors >= self.total_max.div_ceil(2) {
+        let book = guard.book(whose);
+        if book.count >= of_all.count {
             return Err(NoPlace::FullOfSensors);
         }
-        if !inside.flow.has_room(self.plan.rate, now) {
+        if !book.flow.has_room(of_all.rate, now) {
             return Err(NoPlace::TooFast);
         }
         if let Some(Source { host, network }) = from {
-            let (of_host, of_network) = (self.of_host(), self.of_network());
-            match inside.hosts.verdict(host, of_host, now) {
+            match book.hosts.verdict(host, of_host, now) {
                 Verdict::Room => {}
                 Verdict::Full => return Err(NoPlace::FullFromThere),
                 Verdict::TooFast => return Err(NoPlace::TooFastFromThere),
             }
             if let Some(network) = network {
-                match inside.networks.verdict(network, of_network, now) {
-                    Verdict::Room => inside.networks.add(network, of_network, now),
+                match book.networks.verdict(network, of_network, now) {
+                    Verdict::Room => book.networks.add(network, of_network, now),
                     Verdict::Full => return Err(NoPlace::FullFromNetwork),
                     Verdict::TooFast => return Err(NoPlace::TooFastFromNetwork),
                 }
             }
-            inside.hosts.add(host, of_host, now);
+            book.hosts.add(host, of_host, now);
         }
-        inside.flow.add(self.plan.rate, now);
-        inside.total += 1;
-        inside.sensors += usize::from(whose == Whose::Sensor);
+        book.flow.add(of_all.rate, now);
+        book.count += 1;
         drop(guard);
         Ok(Pass { limits: Arc::clone(self), from, whose })
+    }
+
+    /// Of one kind together.
+    fn of_all(&self, whose: Whose) -> Bounds {
+        let Rate(rate) = self.plan.rate;
+        match whose {
+            Whose::Connection => Bounds { count: self.total_max, rate: self.plan.rate },
+            Whose::Sensor => Bounds { count: self.total_max.div_ceil(2), rate: Rate(rate.div_ceil(2)) },
+        }
     }
 
     fn of_host(&self) -> Bounds {
@@ -175,7 +189,16 @@ impl Limits {
     }
 }
 
-/// What one origin may have.
+impl Inside {
+    fn book(&mut self, whose: Whose) -> &mut Book {
+        match whose {
+            Whose::Connection => &mut self.connections,
+            Whose::Sensor => &mut self.sensors,
+        }
+    }
+}
+
+/// What one origin, or all of one kind, may have.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     count: usize,
@@ -249,12 +272,12 @@ fn share(Rate(per_second): Rate) -> Duration {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut inside = self.limits.lock();
-        inside.total -= 1;
-        inside.sensors -= usize::from(self.whose == Whose::Sensor);
+        let book = inside.book(self.whose);
+        book.count -= 1;
         if let Some(Source { host, network }) = self.from {
-            inside.hosts.remove(host);
+            book.hosts.remove(host);
             if let Some(network) = network {
-                inside.networks.remove(network);
+                book.networks.remove(network);
             }
         }
     }
@@ -285,24 +308,43 @@ mod tests {
         drop(passes);
         assert!(limits.admit(HOST, now).is_ok());
         drop(local);
-        assert_eq!(limits.lock().total, 0);
+        assert_eq!(limits.lock().connections.count, 0);
     }
 
     #[test]
     fn sensors_from_ever_other_addresses_leave_half_of_the_places_to_others() {
-        let limits = limits(BrokerLimits { connections: 100, rate: Rate(1000), ..BrokerLimits::default() });
+        let limits = limits(BrokerLimits { connections: 100, ..BrokerLimits::default() });
         let now = Instant::now();
-        let sensors: Vec<Pass> =
-            (0..200).filter_map(|n| limits.admit_sensor(IpAddr::from([10, 1, 0, n]), now).ok()).collect();
+        let address = |n| IpAddr::from([10, 1, 0, n]);
+        let sensors: Vec<Pass> = (0..200).filter_map(|n| limits.admit_sensor(address(n), now).ok()).collect();
         assert_eq!(sensors.len(), 50);
         assert_eq!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).err(), Some(NoPlace::FullOfSensors));
-        let others: Vec<Pass> = (0..50).filter_map(|_| limits.admit(None, now).ok()).collect();
+        let others: Vec<Pass> = (0..50).filter_map(|n| limits.admit(Some(address(n)), now).ok()).collect();
         assert_eq!((others.len(), limits.admit(None, now).err()), (50, Some(NoPlace::Full)));
         drop(others);
         drop(sensors);
         assert!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).is_ok());
         let inside = limits.lock();
-        assert_eq!((inside.total, inside.sensors), (0, 0));
+        assert_eq!((inside.connections.count, inside.sensors.count), (0, 0));
+    }
+
+    #[test]
+    fn sensors_that_claim_to_be_a_host_or_its_network_keep_it_neither_out_nor_waiting() {
+        let plan = BrokerLimits { connections: 1000, per_address: 10, rate: Rate(100), ..BrokerLimits::default() };
+        for host in ["10.0.0.7", "2001:db8::7"].map(|text| text.parse::<IpAddr>().expect("an address")) {
+            let (limits, now) = (limits(plan), Instant::now());
+            let claims: Vec<Pass> = (0..1000).filter_map(|_| limits.admit_sensor(host, now).ok()).collect();
+            assert_eq!((claims.len(), limits.admit_sensor(host, now).err()), (10, Some(NoPlace::FullFromThere)));
+            let others = (0..u16::MAX).filter(|n| {
+                let [high, low] = n.to_be_bytes();
+                limits.admit_sensor(IpAddr::from([10, 1, high, low]), now).is_ok()
+            });
+            assert_eq!(others.count(), 240, "with those ten five seconds' worth of half of the rate");
+            assert_eq!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).err(), Some(NoPlace::TooFast));
+            let own: Vec<Pass> = (0..1000).filter_map(|_| limits.admit(Some(host), now).ok()).collect();
+            assert_eq!(own.len(), 10, "{host}");
+            assert_eq!((0..1000).filter(|_| limits.admit(None, now).is_ok()).count(), 490);
+        }
     }
 
     #[test]
@@ -323,9 +365,9 @@ mod tests {
             let [high, low] = u16::try_from(n).expect("few").to_be_bytes();
             drop(limits.admit(Some(IpAddr::from([10, 1, high, low])), now));
         }
-        assert!(limits.lock().hosts.0.len() <= ADDRESSES + 1);
+        assert!(limits.lock().connections.hosts.0.len() <= ADDRESSES + 1);
         drop(limits.admit(HOST, now));
-        assert!(limits.lock().hosts.0.len() < 10);
+        assert!(limits.lock().connections.hosts.0.len() < 10);
     }
 
     #[test]

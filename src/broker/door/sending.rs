@@ -122,7 +122,7 @@ impl Duty {
             naming = Naming::Full; // without the alias it may fit
             outgoing = Outgoing::new(delivery, (self.version, naming), || now);
         }
-        let expired = delivery.message.is_expired(now);
+        let expired = delivery.is_expired(now);
         if expired || outgoing.len() > self.maximum_packet {
             // 3.1.2-25: one that is too large for the client counts as sent.
             if expired { &stats.dropped_expired } else { &stats.dropped_too_large }.one();

@@ -2,8 +2,9 @@
 //!
 //! Silent and half-open connections, TLS handshakes that stall, upgrades that never end: they may neither take every place
 //! nor every byte. A client that means it is done in some round trips; so whoever has been a stranger for a while makes
-//! room, and nobody who has just come. Where one host, or network, has more of them than others it is one of its own: else
-//! who comes again and again would drive out those on a slow link, who need their time.
+//! room, and nobody who has just come. Where one network, and in it one host, has more of them than others it is one of its
+//! own (a host may have a /64 of IPv6 to itself, and a plant may be one): else who comes again and again would drive out
+//! those on a slow link, who need their time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -44,7 +45,7 @@ struct Inside {
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
-    /// Host or network; `None`: this machine.
+    /// `None`: this machine.
     from: Option<IpAddr>,
     evicted: CancellationToken,
 }
@@ -74,7 +75,7 @@ impl Strangers {
 
     /// Lets one more in, from this address (`None`: this machine); waits while whoever has to go is too young. Cancel-safe.
     pub(super) async fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> (Stranger, Room) {
-        let from = from.map(network);
+        let from = from.map(|address| address.to_canonical());
         loop {
             let left = self.left.notified();
             let old_enough_at = match self.try_enter(from, Instant::now()) {
@@ -120,14 +121,18 @@ impl Strangers {
     }
 }
 
+/// How many are from there.
+type Crowds = HashMap<Option<IpAddr>, usize>;
+
 impl Inside {
-    /// The oldest from where most are, and since when it has been here.
+    /// The oldest of the host with most of them in the network with most of them, and since when it has been here.
     fn who_goes(&self) -> Option<(u64, Instant)> {
-        let mut crowds: HashMap<Option<IpAddr>, usize> = HashMap::new();
+        let (mut networks, mut hosts) = (Crowds::new(), Crowds::new());
         for waiting in self.waiting.values() {
-            *crowds.entry(waiting.from).or_default() += 1;
+            *networks.entry(waiting.from.map(network)).or_default() += 1;
+            *hosts.entry(waiting.from).or_default() += 1;
         }
-        let crowd = |waiting: &Waiting| crowds.get(&waiting.from).copied().unwrap_or(0);
+        let crowd = |waiting: &Waiting| (networks.get(&waiting.from.map(network)), hosts.get(&waiting.from));
         let goes = self.waiting.iter().max_by_key(|(number, waiting)| (crowd(waiting), Reverse(**number)));
         goes.map(|(number, waiting)| (*number, waiting.since))
     }
@@ -163,6 +168,20 @@ mod tests {
         assert_eq!((entered.1, begun.elapsed()), (Room::WasMade, Duration::ZERO), "the others had their time long ago");
         drop((all, ninth, entered));
         assert!(strangers.lock().waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_comes_again_and_again_does_not_drive_out_its_neighbours_in_one_ipv6_network() {
+        let strangers = Strangers::new(16, 1);
+        let host = |number| Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, number]));
+        let (slow, _) = strangers.enter(host(1)).await;
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            all.push(strangers.enter(host(2)).await.0);
+            tokio::time::advance(GRACE).await;
+        }
+        assert!(!slow.evicted.is_cancelled());
+        assert_eq!(all.iter().filter(|stranger| !stranger.evicted.is_cancelled()).count(), 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! Taking connections in, whatever the system says instead (accept(2)): what concerns one connection is passed over, a
-//! shortage is waited for, and only a broken listener is opened anew.
+//! Taking connections in, whatever the system says instead: what concerns one connection is passed over, a shortage is waited
+//! for, and only a broken listener is opened anew.
 //!
 //! Without a free file descriptor the connection stays in the kernel's queue and accept fails at once, again and again. One
 //! descriptor is kept in reserve: given up for a moment, it lets us take the connection in and close it, so that its
@@ -9,10 +9,9 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::listening::{Listening, Raw};
 use crate::broker::talk;
+use crate::road::doorstep::{Trouble, judge};
 
 /// Pause in a shortage, which does not get better by trying at once.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -22,19 +21,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Taking {
     reserve: Option<File>,
     shortage: talk::Trouble,
-}
-
-/// What an error of accept means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    /// That connection had gone before it was taken in, or the firewall did not like it.
-    ThatOne,
-    /// No file descriptor is free.
-    NoFile,
-    /// The system is short of something else.
-    Short,
-    /// The listener itself.
-    Broken,
 }
 
 impl Taking {
@@ -77,30 +63,4 @@ impl Taking {
 /// A descriptor that can be given up; `None`: there is none to be had now.
 fn reserve() -> Option<File> {
     File::open("/dev/null").ok()
-}
-
-fn judge(error: &io::Error) -> Trouble {
-    let Some(number) = error.raw_os_error().map(Errno::from_raw_os_error) else { return Trouble::Broken };
-    match number {
-        Errno::MFILE | Errno::NFILE => Trouble::NoFile,
-        Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN => Trouble::Short,
-        Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT => Trouble::Broken,
-        // ECONNABORTED, EPERM, EINTR, and what the network has reported for that connection already
-        _ => Trouble::ThatOne,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_concerns_one_connection_is_passed_over_and_only_a_broken_listener_ends() {
-        let judged = |number: Errno| judge(&io::Error::from(number));
-        for number in [Errno::CONNABORTED, Errno::PERM, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH] {
-            assert_eq!(judged(number), Trouble::ThatOne, "{number}");
-        }
-        assert_eq!((judged(Errno::MFILE), judged(Errno::NFILE)), (Trouble::NoFile, Trouble::NoFile));
-        assert_eq!((judged(Errno::NOMEM), judged(Errno::BADF)), (Trouble::Short, Trouble::Broken));
-    }
 }

@@ -19,7 +19,7 @@ use crate::broker::session::Ending;
 use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
-use crate::broker::wire::{Connect, Version};
+use crate::broker::wire::{Connect, PACKET_BYTES_MAX, Version};
 use crate::config::plan::BrokerLimits;
 use crate::model::topic::INSIDE_ID;
 
@@ -195,7 +195,8 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     arrival.shared.stats.packets_sent.one();
     let mut connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
     connection.hear_of(arrival.pressure);
-    let intake = Intake::new(arrived, arrival.places, longest_packet(arrival.shown.peer, &limits));
+    let intake =
+        Intake::new(arrived, arrival.places, longest_packet((arrival.shown.peer, arrival.terms.watch), &limits));
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
 }
 
@@ -209,9 +210,13 @@ fn log(arrival: &Arrival, (client, version): (&str, Version), (present, dropped)
     }
 }
 
-/// Of whoever is at the other end, bytes.
-fn longest_packet(peer: Peer, limits: &BrokerLimits) -> u32 {
-    if peer == Peer::Inside { INSIDE_BYTES_MAX } else { limits.packet_bytes }
+/// Of whoever is at the other end, bytes. What a door of ours makes of its clients' datagrams is bounded by those.
+fn longest_packet(end: (Peer, Watch), limits: &BrokerLimits) -> u32 {
+    match end {
+        (Peer::Inside, _) => INSIDE_BYTES_MAX,
+        (_, Watch::Doors) => PACKET_BYTES_MAX,
+        (_, Watch::Ours) => limits.packet_bytes,
+    }
 }
 
 /// A client whose door is taken away is told to go: what it may do here was the door's to say.

@@ -192,6 +192,26 @@ impl Socket for Narrow {
 }
 
 #[test]
+fn what_a_session_loses_with_its_connection_is_known_however_that_ends() {
+    let one = || Delivery { qos: Qos::AtLeastOnce, ..delivery("t", &[7; 1000], Keep::Every) };
+    let outbox = empty();
+    let mut put = 0;
+    let lost = loop {
+        put += 1;
+        match outbox.put(one()) {
+            Put::Overflowed(lost) => break lost as u64,
+            other => assert_eq!(other, Put::Waits),
+        }
+    };
+    assert_eq!((lost, outbox.lost()), (put, Lost { all: put, counted: put }), "counted where readers are too slow");
+    let outbox = empty();
+    outbox.put(one());
+    outbox.put(delivery("t", &[7; 1000], Keep::Every)); // at QoS 0
+    outbox.end(Ending::TakenOver);
+    assert_eq!(outbox.lost(), Lost { all: 1, counted: 0 });
+}
+
+#[test]
 fn a_lent_line_serves_who_would_not_wait_and_what_it_does_not_take_of_a_packet_goes_first_afterwards() {
     let socket = Arc::new(Narrow { takes: 5, has: Mutex::default() });
     let line = Line { socket: socket.clone(), version: crate::broker::wire::Version::V311, maximum_packet: 1000 };

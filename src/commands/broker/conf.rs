@@ -1,6 +1,7 @@
 //! mosquitto.conf (mosquitto 2, mosquitto.conf(5)): one `key value` per line, in the order in which it counts.
 //!
-//! `listener` and `connection` begin a part; the keys behind them belong to it. Relative paths are looked for from where
+//! `listener` and `connection` begin a part; the keys behind them in the same file belong to it. An included file begins
+//! without one, and behind it the file that includes it goes on where it was (mosquitto 2, `config__read_file_core`). Relative paths are looked for from where
 //! the command runs, as mosquitto does. Of a flag, a number or a word only the first word counts, whatever stands behind it;
 //! names and paths go on to the end of the line.
 
@@ -143,13 +144,13 @@ const FLAGS: &[&str] = &[
 /// Reads it, and all that it includes.
 pub(super) fn read(path: &Path, notes: &mut Notes) -> Result<Mosquitto, Failed> {
     let mut lines = Vec::new();
-    collect(path, INCLUDES_MAX, &mut lines)?;
+    collect(path, INCLUDES_MAX, &mut 0, &mut lines)?;
     let mut per_listener = false;
     for line in lines.iter().filter(|line| line.key == "per_listener_settings") {
         per_listener |= line.flag()?;
     }
-    let (default, found) = (Listener::default(), Mosquitto::default());
-    let mut reading = Reading { notes, per_listener, default, restricted: None, found };
+    let (default, found, begun) = (Listener::default(), Mosquitto::default(), BTreeMap::new());
+    let mut reading = Reading { notes, per_listener, default, restricted: None, begun, found };
     for line in &lines {
         reading.take(line)?;
     }
@@ -158,6 +159,8 @@ pub(super) fn read(path: &Path, notes: &mut Notes) -> Result<Mosquitto, Failed> 
 
 struct Line {
     place: String,
+    /// Tells the files apart, and one from itself where it is included twice.
+    file: usize,
     key: String,
     value: String,
 }
@@ -186,20 +189,22 @@ impl Line {
     }
 
     fn wrong(&self, wanted: &str) -> Failed {
-        let Self { place, key, value } = self;
+        let Self { place, key, value, .. } = self;
         Failed::Config(format!(
             "{place}: {key} is not {wanted}: {value}. mosquitto does not take it, and nothing was written"
         ))
     }
 }
 
-fn collect(path: &Path, depth: usize, lines: &mut Vec<Line>) -> Result<(), Failed> {
+fn collect(path: &Path, depth: usize, files: &mut usize, lines: &mut Vec<Line>) -> Result<(), Failed> {
+    *files += 1;
+    let file = *files;
     let broken = |error: std::io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
     let text = fs::read_to_string(path).map_err(broken)?;
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let (key, value) = line.trim().split_once([' ', '\t']).unwrap_or((line.trim(), ""));
-        let line =
-            Line { place: format!("{}:{number}", path.display()), key: key.to_owned(), value: value.trim().to_owned() };
+        let place = format!("{}:{number}", path.display());
+        let line = Line { place, file, key: key.to_owned(), value: value.trim().to_owned() };
         if line.key != "include_dir" {
             lines.push(line);
             continue;
@@ -209,11 +214,11 @@ fn collect(path: &Path, depth: usize, lines: &mut Vec<Line>) -> Result<(), Faile
         };
         let entries =
             fs::read_dir(&line.value).map_err(|error| Failed::TryAgain(format!("{}: {error}", line.place)))?;
-        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
-        files.sort();
-        for file in files {
-            collect(&file, depth, lines)?;
+        let mut included: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        included.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+        included.sort();
+        for path in included {
+            collect(&path, depth, files, lines)?;
         }
     }
     Ok(())
@@ -226,21 +231,32 @@ struct Reading<'a> {
     default: Listener,
     /// See [`RESTRICTING_ALL`].
     restricted: Option<String>,
+    /// By file.
+    begun: BTreeMap<usize, Begun>,
     found: Mosquitto,
+}
+
+/// The parts of [`Mosquitto`] that a file has come to.
+#[derive(Default)]
+struct Begun {
+    listener: Option<usize>,
+    bridge: Option<usize>,
 }
 
 impl Reading<'_> {
     fn take(&mut self, line: &Line) -> Result<(), Failed> {
-        let Line { place, key, value } = line;
+        let Line { place, key, value, .. } = line;
         match key.as_str() {
             "listener" => {
                 let second = value.split_whitespace().nth(1);
                 let bind = second.filter(|word| !word.starts_with('#')).map(str::to_owned);
                 let port = line.port()?;
+                self.begun.entry(line.file).or_default().listener = Some(self.found.listeners.len());
                 self.found.listeners.push(Listener { place: place.clone(), port, bind, ..Listener::default() });
             }
             "connection" => {
                 let (place, name) = (place.clone(), value.clone());
+                self.begun.entry(line.file).or_default().bridge = Some(self.found.bridges.len());
                 self.found.bridges.push(Bridge { place, name, lines: Vec::new() });
             }
             key if BRIDGE_KEYS.contains(&key)
@@ -256,11 +272,18 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Whose keys stand in this file now.
+    fn listener(&mut self, file: usize) -> &mut Listener {
+        let begun = self.begun.get(&file).and_then(|begun| begun.listener);
+        begun.and_then(|place| self.found.listeners.get_mut(place)).unwrap_or(&mut self.default)
+    }
+
     fn take_bridge(&mut self, line: &Line) -> Result<(), Failed> {
         let Line { place, key, .. } = line;
         let value = line.said()?;
         let secret = key.ends_with("password") || key.ends_with("psk");
-        match self.found.bridges.last_mut() {
+        let bridge = self.begun.get(&line.file).and_then(|begun| begun.bridge);
+        match bridge.and_then(|place| self.found.bridges.get_mut(place)) {
             None => self.notes.add(Weight::Loud, place, format!("{key} belongs to no connection")),
             Some(bridge) if secret => bridge.lines.push(format!("{key} (left out: a secret belongs into a file)")),
             Some(bridge) => bridge.lines.push(format!("{key} {value}")),
@@ -270,12 +293,8 @@ impl Reading<'_> {
 
     /// What counts for all listeners, or for one.
     fn take_security(&mut self, line: &Line) -> Result<(), Failed> {
-        let Line { place, key, value } = line;
-        let per_listener = self.per_listener;
-        let listener = match self.found.listeners.last_mut() {
-            Some(listener) if per_listener => listener,
-            _ => &mut self.default,
-        };
+        let Line { place, key, value, .. } = line;
+        let listener = if self.per_listener { self.listener(line.file) } else { &mut self.default };
         match key.as_str() {
             "allow_anonymous" => listener.anonymous = Some(line.flag()?),
             "allow_zero_length_clientid" => listener.zero_length_id = Some(line.flag()?),
@@ -292,8 +311,8 @@ impl Reading<'_> {
     }
 
     fn take_listener(&mut self, line: &Line) -> Result<(), Failed> {
-        let Line { place, key, value } = line;
-        let listener = self.found.listeners.last_mut().unwrap_or(&mut self.default);
+        let Line { place, key, value, .. } = line;
+        let listener = self.listener(line.file);
         let text = || Some(value.clone());
         match key.as_str() {
             "port" => (listener.port, listener.place) = (line.port()?, place.clone()),
@@ -373,3 +392,6 @@ impl Reading<'_> {
         Ok(self.found)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,9 +21,9 @@ const LOAD_HIGH: f64 = 0.8;
 
 /// Where several units share a line without numbers on their answers, one may be taken for another.
 fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Result {
-    let devices = || plan.devices.iter().filter(|device| device.bus == Some(ix));
+    let devices = || plan.devices_on(ix).map(|(_, device)| device);
     let shared = devices().any(|one| devices().any(|other| one.unit_id != other.unit_id));
-    if plan.buses[ix.0 as usize].link.framing.is_numbered() || !shared {
+    if plan[ix].link.framing.is_numbered() || !shared {
         return Ok(());
     }
     for device in devices().filter(|device| device.manners.answers_as == AnswersAs::Anyone) {
@@ -38,12 +38,12 @@ fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Resul
 
 /// One bus for people.
 pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
-    let bus = &plan.buses[ix.0 as usize];
+    let bus = &plan[ix];
     writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
     if bus.line.is_some() {
         return instruments::write(out, plan, ix, forecast);
     }
-    for device in plan.devices.iter().filter(|device| device.bus == Some(ix)) {
+    for (_, device) in plan.devices_on(ix) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
     }
     write_anyones_answers(out, plan, ix)?;

@@ -28,7 +28,7 @@ pub fn write_rows<const N: usize>(out: &mut String, header: [&str; N], rows: &[[
 
 /// The name of a device.
 pub fn device_name(plan: &Plan, device: DeviceIx) -> &str {
-    &plan.devices[device.0 as usize].name
+    &plan[device].name
 }
 
 /// `1 tag`, `2 tags`

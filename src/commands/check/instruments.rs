@@ -20,9 +20,9 @@ use crate::pipeline::meaning::Meaning;
 
 /// One bus for people, below its heading.
 pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
-    let is_asked = plan.buses[ix.0 as usize].line.as_ref().is_some_and(|line| line.mode == LineMode::Poll);
+    let is_asked = plan[ix].line.as_ref().is_some_and(|line| line.mode == LineMode::Poll);
     for talk in &forecast.talks {
-        let device = &plan.devices[talk.device.0 as usize];
+        let device = &plan[talk.device];
         let every = write_duration(talk.period);
         let how = match &device.talk {
             Some(talk) if is_asked => format!("asked `{}` every {every}", talk.send.escape_ascii()),
@@ -37,7 +37,7 @@ pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
     match forecast.talks.len() {
         0 => writeln!(out, "  nobody says anything"),
         count if is_asked => write_load(out, &counted(count, "question"), forecast),
-        _ if plan.buses[ix.0 as usize].link.line().is_some() => {
+        _ if plan[ix].link.line().is_some() => {
             writeln!(out, "  listens, nothing is sent; load {:.1} %", forecast.load * 100.0)
         }
         _ => writeln!(out, "  listens, nothing is sent"),
@@ -89,7 +89,7 @@ impl Meant<'_> {
 }
 
 fn examples<'p>(plan: &'p Plan, talk: &Talk) -> Vec<(String, Vec<Meant<'p>>)> {
-    let said = plan.devices[talk.device.0 as usize].talk.as_ref().map_or(&[][..], |talk| &talk.examples);
+    let said = plan[talk.device].talk.as_ref().map_or(&[][..], |talk| &talk.examples);
     let Some(reader) = Reader::new(plan, talk.device) else { return Vec::new() };
     let one = |said: &Vec<u8>| {
         let readings = reader.read(said).unwrap_or_default();
@@ -100,7 +100,7 @@ fn examples<'p>(plan: &'p Plan, talk: &Talk) -> Vec<(String, Vec<Meant<'p>>)> {
 
 /// What a reading is to its tag.
 pub fn meant(plan: &Plan, reading: Reading) -> Option<Meant<'_>> {
-    let tag = plan.tags.get(reading.tag.0 as usize)?;
+    let tag = plan.tag(reading.tag)?;
     let (value, quality) = match reading.raw {
         Ok(raw) => Meaning::of(tag).engineer(raw),
         Err(cause) => (None, Quality::Bad(cause)),

@@ -54,7 +54,7 @@ impl BusReport {
     /// The units that answered.
     fn answering(&self, plan: &Plan) -> Vec<u8> {
         let answered = self.devices.iter().filter(|device| device.survey.answered());
-        let mut units: Vec<u8> = answered.map(|device| plan.devices[device.device.0 as usize].unit_id).collect();
+        let mut units: Vec<u8> = answered.map(|device| plan[device.device].unit_id).collect();
         units.sort_unstable();
         units.dedup();
         units
@@ -114,8 +114,8 @@ fn choose(plan: &Plan, args: &Args) -> Result<Vec<(BusIx, Vec<DeviceIx>)>, Faile
     known("device", &args.device, plan.devices.iter().map(|device| device.name.as_str()).collect())?;
     let wanted = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
     let mut chosen = Vec::new();
-    for (ix, _) in (0u32..).map(BusIx).zip(&plan.buses).filter(|(_, bus)| wanted(&args.bus, &bus.name)) {
-        let devices = survey::devices_of(plan, ix).into_iter().filter(|(_, device)| wanted(&args.device, &device.name));
+    for (ix, _) in plan.numbered_buses().filter(|(_, bus)| wanted(&args.bus, &bus.name)) {
+        let devices = plan.devices_on(ix).filter(|(_, device)| wanted(&args.device, &device.name));
         let devices: Vec<DeviceIx> = devices.map(|(device, _)| device).collect();
         if !devices.is_empty() {
             chosen.push((ix, devices));
@@ -125,7 +125,7 @@ fn choose(plan: &Plan, args: &Args) -> Result<Vec<(BusIx, Vec<DeviceIx>)>, Faile
 }
 
 async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: &Clock) -> Result<Survey, Failed> {
-    let is_line = |bus: BusIx| plan.buses[bus.0 as usize].line.is_some();
+    let is_line = |bus: BusIx| plan[bus].line.is_some();
     let reads = chosen
         .iter()
         .map(|(bus, devices)| if is_line(*bus) { devices.len() } else { survey::blocks(plan, *bus, devices).len() });
@@ -150,7 +150,7 @@ async fn survey_all(plan: &Arc<Plan>, chosen: &[(BusIx, Vec<DeviceIx>)], clock: 
         chosen
             .iter()
             .flat_map(|(_, devices)| devices)
-            .flat_map(|device| plan.devices[device.0 as usize].tags.clone().filter_map(|tag| plan.tags.get(tag)))
+            .flat_map(|device| plan[*device].tags.clone().filter_map(|tag| plan.tags.get(tag)))
     };
     let derived = tags().filter(|tag| matches!(tag.source, Source::Derived(_))).count();
     let write_only = tags().filter(|tag| tag.is_of_device() && !tag.access.reads()).count();

@@ -148,13 +148,13 @@ fn row(
     (seen, made): (Option<&Seen>, &Made),
 ) -> Row {
     let load = wire::load(plan, uplink);
+    let connects = wire::connects(uplink);
     let (samples, rate) = if let Some(seen) = seen {
         let rate = seen.samples_per_second(&uplink.classes);
-        let bytes = rate * 86_400.0 * seen.bytes_per_sample(plan, uplink, way);
-        (Rate { most: bytes, least: bytes }, Rate { most: rate, least: rate })
+        (seen.bytes_per_day(plan, uplink, way), Rate { most: rate, least: rate })
     } else {
         let forecast = || wire::samples_per_day(plan, uplink, &load, way);
-        (made.per_day(&uplink.classes, way).unwrap_or_else(forecast), load.samples)
+        (made.per_day(&uplink.classes, way, connects).unwrap_or_else(forecast), load.samples)
     };
     let session = upkeep(uplink, &load, way, seen).total();
     let per_day = Rate { most: samples.most + session.most, least: samples.least + session.least };
@@ -163,7 +163,7 @@ fn row(
         let days = if budget.period == Period::Day { 1.0 } else { DAYS_PER_MONTH };
         Use { budget: *budget, part: map(per_day, |bytes| bytes * days / as_f64(budget.bytes)) }
     };
-    let likely = made.likely(&uplink.classes, way).map(|(rate, bytes)| Likely {
+    let likely = made.likely(&uplink.classes, way, connects).map(|(rate, bytes)| Likely {
         rate,
         sample_bytes: each(bytes, rate),
         day_bytes: bytes + session.most,

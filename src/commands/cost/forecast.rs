@@ -7,7 +7,7 @@ use super::plant::{self, Play};
 use super::sizes::{Messages, Size};
 use crate::config::forecast::{Rate, sample_rate};
 use crate::config::plan::{Plan, UplinkPlan};
-use crate::config::wire::{CONNECTS, Way};
+use crate::config::wire::Way;
 use crate::model::number::Class;
 
 /// Records that are encoded of a class, and whole batches that should be among them.
@@ -23,10 +23,10 @@ const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 struct Figure {
     class: Class,
     way: Way,
-    /// Wire bytes per day.
-    ends: Rate,
-    /// Samples per second and wire bytes per day.
-    likely: (f64, f64),
+    /// Samples per second: every reading, nothing changes, values move as assumed. What they cost beside.
+    most: (f64, Size),
+    least: (f64, Size),
+    likely: (f64, Size),
 }
 
 /// What was worked out for an uplink.
@@ -36,9 +36,6 @@ pub struct Made(Vec<Figure>);
 impl Made {
     /// Plays and encodes all classes of the uplink that have tags.
     pub fn new(plan: &Plan, uplink: &UplinkPlan) -> Self {
-        let windows = uplink.paths.first().and_then(|path| path.schedule);
-        let windows = windows.map(|schedule| 86_400.0 / schedule.every.as_secs_f64());
-        let connects = windows.map_or(CONNECTS, |windows| [windows, windows]);
         let mut figures = Vec::new();
         for class in &uplink.classes {
             let tags = || plan.tags.iter().filter(|tag| tag.class == *class && tag.access.reads());
@@ -46,7 +43,7 @@ impl Made {
                 continue;
             }
             for way in [Way::JsonArray, Way::Batch] {
-                figures.push(figure(plan, uplink, (*class, sample_rate(tags())), way, connects));
+                figures.push(figure(plan, uplink, (*class, sample_rate(tags())), way));
             }
         }
         Self(figures)
@@ -56,19 +53,26 @@ impl Made {
         self.0.iter().filter(move |figure| figure.way == way && classes.contains(&figure.class))
     }
 
-    /// Wire bytes per day of the samples of these classes; `None`: nothing was worked out for this format.
-    pub fn per_day(&self, classes: &[Class], way: Way) -> Option<Rate> {
+    /// Wire bytes per day of the samples of these classes, with so many connects; `None`: nothing was worked out for this
+    /// format.
+    pub fn per_day(&self, classes: &[Class], way: Way, connects: Rate) -> Option<Rate> {
+        let bytes = |(rate, size): (f64, Size), connects| size.per_day(rate, connects);
+        let ends = |figure: &Figure| Rate {
+            most: bytes(figure.most, connects.most),
+            least: bytes(figure.least, connects.least),
+        };
         let add = |sum: Rate, other: Rate| Rate { most: sum.most + other.most, least: sum.least + other.least };
-        self.of(classes, way).map(|figure| figure.ends).reduce(add)
+        self.of(classes, way).map(ends).reduce(add)
     }
 
     /// Samples per second, and their wire bytes per day, when values move as assumed.
-    pub fn likely(&self, classes: &[Class], way: Way) -> Option<(f64, f64)> {
-        self.of(classes, way).map(|figure| figure.likely).reduce(|sum, other| (sum.0 + other.0, sum.1 + other.1))
+    pub fn likely(&self, classes: &[Class], way: Way, connects: Rate) -> Option<(f64, f64)> {
+        let likely = |Figure { likely: (rate, size), .. }: &Figure| (*rate, size.per_day(*rate, connects.most));
+        self.of(classes, way).map(likely).reduce(|sum, other| (sum.0 + other.0, sum.1 + other.1))
     }
 }
 
-fn figure(plan: &Plan, uplink: &UplinkPlan, (class, rate): (Class, Rate), way: Way, connects: [f64; 2]) -> Figure {
+fn figure(plan: &Plan, uplink: &UplinkPlan, (class, rate): (Class, Rate), way: Way) -> Figure {
     let messages = Messages::new(plan, uplink, way);
     let records = match way {
         Way::Batch => RECORDS.max(messages.records_max() * MESSAGES as usize + 1),
@@ -89,6 +93,5 @@ fn figure(plan: &Plan, uplink: &UplinkPlan, (class, rate): (Class, Rate), way: W
     let (all, _) = size(Play::Everything);
     let (quiet, _) = size(Play::Nothing);
     let (likely, per_second) = size(Play::Changes);
-    let ends = Rate { most: all.per_day(rate.most, connects[1]), least: quiet.per_day(rate.least, connects[0]) };
-    Figure { class, way, ends, likely: (per_second, likely.per_day(per_second, connects[1])) }
+    Figure { class, way, most: (rate.most, all), least: (rate.least, quiet), likely: (per_second, likely) }
 }

@@ -25,8 +25,8 @@ use crate::store::{DictionaryTag, Owed, OwedBody};
 /// What is assumed of values, for people.
 pub const ASSUMED: &str = "whole numbers of 16 bits with a scale or a unit move by a step or two in 3 of 10 readings, those \
      without change in 1 of 100, bits too; longer ones count 14 to 18 a reading; real numbers are those of a 14-bit converter \
-     with noise in its last 3 bits; texts stay. Tags that are worked out from others, and what a swinging door \
-     (compression) would leave out, are not played";
+     with noise in its last 3 bits; texts stay. Tags that are worked out from others move like those of their type, as often \
+     as the fastest of them is read. What a swinging door (compression) would leave out is not played";
 
 /// Readings that are played at most.
 const READINGS_MAX: usize = 200_000;
@@ -137,9 +137,10 @@ impl Stage {
         };
         let mut places: HashMap<u32, i64> = HashMap::new();
         stage.instruments(plan);
+        stage.derived(plan);
         for bus in (0u32..).zip(&plan.buses).map(|(ix, _)| BusIx(ix)) {
             for block in blocks::plan_blocks(plan, bus) {
-                let tags = block.tags.iter().map(|ix| (ix.0, &plan.tags[ix.0 as usize]));
+                let tags = block.tags.iter().map(|ix| (ix.0, &plan[*ix]));
                 let tags = tags.filter(|(_, tag)| tag.class == class && tag.access.reads());
                 let mut tags: Vec<Source> = tags.map(|(ix, tag)| Source::new(plan, ix, tag, &mut stage.dice)).collect();
                 tags.sort_by(|one, other| one.tag.name.cmp(&other.tag.name)); // as the bus numbers them
@@ -173,6 +174,16 @@ impl Stage {
         }
     }
 
+    /// What is worked out from other tags has no block on a bus: each has its own time.
+    fn derived(&mut self, plan: &Plan) {
+        let own = (0u32..).zip(&plan.tags).filter(|(_, tag)| tag.class == self.class && !tag.is_of_device());
+        for (ix, tag) in own {
+            self.due.push(Reverse((BEGIN_MICROS, self.blocks.len())));
+            let tags = vec![Source::new(plan, ix, tag, &mut self.dice)];
+            self.blocks.push(Block { period: micros(tag.poll).max(1), tags });
+        }
+    }
+
     /// Reads a block; how many readings that were.
     fn read(&mut self, block: usize, due: i64) -> usize {
         let at = Stamp { boot: BOOT, micros: due + self.dice.random_range(0..JITTER_MICROS) };
@@ -197,7 +208,7 @@ impl Stage {
 
 impl Source {
     fn new(plan: &Plan, ix: u32, tag: &TagPlan, dice: &mut StdRng) -> Self {
-        let device = plan.devices.get(tag.device.0 as usize).map_or_else(String::new, |device| device.name.clone());
+        let device = plan.device(tag.device).map_or_else(String::new, |device| device.name.clone());
         let known = DictionaryTag {
             id: ix + 1,
             device,

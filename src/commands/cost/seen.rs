@@ -7,9 +7,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::bill::as_f64;
-use super::sizes::{self, Messages};
+use super::sizes::{self, Messages, Size};
 use super::table::bytes;
 use crate::commands::Failed;
+use crate::config::forecast::Rate;
 use crate::config::plan::{Plan, UplinkPlan};
 use crate::config::wire::{self, MQTT, Way};
 use crate::model::number::Class;
@@ -21,6 +22,8 @@ use crate::store::{self, MeterRow, Owed, OwedBody, Survey, Surveyed};
 /// A store with less than this says nothing about a month.
 const LEAST_MS: i64 = 60_000;
 const MS_PER_DAY: f64 = 86_400_000.0;
+/// What is left of a class was taken in this time at least.
+const CUT_MS: i64 = 1000;
 
 /// See the head of this file.
 pub struct Seen {
@@ -49,49 +52,59 @@ impl Seen {
     }
 
     fn days(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of some years")]
-        let ms = (self.to_ms - self.from_ms) as f64;
-        ms / MS_PER_DAY
+        days(self.to_ms - self.from_ms)
+    }
+
+    /// The time in which a class brought what is held of it. In a full store the less important classes give way first: they
+    /// remember less than the store does.
+    fn days_of(&self, seen: &Surveyed) -> f64 {
+        if seen.is_cut { days((self.to_ms - seen.from_ms).max(CUT_MS)) } else { self.days() }
+    }
+
+    fn per_day(&self, seen: &Surveyed) -> f64 {
+        as_f64(seen.records) / self.days_of(seen)
     }
 
     fn of<'a>(&'a self, classes: &'a [Class]) -> impl Iterator<Item = &'a Surveyed> {
         self.survey.streams.iter().filter(|seen| classes.contains(&seen.stream))
     }
 
-    /// Records of these classes, over the time that the store remembers.
+    /// Records of these classes, each over the time that the store remembers of it.
     pub fn samples_per_second(&self, classes: &[Class]) -> f64 {
-        self.of(classes).map(|seen| as_f64(seen.records)).sum::<f64>() / self.days() / 86_400.0
+        self.of(classes).map(|seen| self.per_day(seen)).sum::<f64>() / 86_400.0
     }
 
-    /// Mean wire bytes of a record in a format: the plant's own records, encoded.
-    pub fn bytes_per_sample(&self, plan: &Plan, uplink: &UplinkPlan, way: Way) -> f64 {
-        let (mut wire, mut records) = (0.0, 0.0);
+    /// Wire bytes of a day's records in a format: the plant's own records, encoded, with few connects and with many.
+    pub fn bytes_per_day(&self, plan: &Plan, uplink: &UplinkPlan, way: Way) -> Rate {
+        let connects = wire::connects(uplink);
+        let (mut bytes, mut encoded) = (Rate::default(), 0.0);
         for seen in self.of(&uplink.classes).filter(|seen| !seen.sample.is_empty()) {
-            let all = as_f64(seen.records);
-            wire += all * self.class_bytes(plan, uplink, seen, way);
-            records += all;
+            let rate = self.per_day(seen) / 86_400.0;
+            let size = self.size(plan, uplink, (seen, rate), way);
+            bytes.most += size.per_day(rate, connects.most);
+            bytes.least += size.per_day(rate, connects.least);
+            encoded += rate;
         }
-        if records > 0.0 { wire / records } else { 0.0 }
+        // A class whose newest epoch has no record yet has none to encode: they are taken to be like the others.
+        if encoded > 0.0 { bytes.times(self.samples_per_second(&uplink.classes) / encoded) } else { bytes }
     }
 
-    fn class_bytes(&self, plan: &Plan, uplink: &UplinkPlan, seen: &Surveyed, way: Way) -> f64 {
-        let rate = as_f64(seen.records) / self.days() / 86_400.0;
+    fn size(&self, plan: &Plan, uplink: &UplinkPlan, (seen, rate): (&Surveyed, f64), way: Way) -> Size {
         let commit = plan.store.commit_interval;
         let burst = (rate * commit.as_secs_f64()).max(1.0);
         let count = count_f64(seen.sample.len());
-        match way {
+        let messages = || Messages::new(plan, uplink, way);
+        let per_record = match way {
+            Way::Batch => return messages().batches(&seen.sample, &self.survey.clock),
+            Way::JsonArray => return messages().lists(&seen.sample, &self.survey.clock),
             Way::JsonTag => {
                 let total: usize = seen.sample.iter().map(|owed| self.message(owed, uplink)).sum();
                 wire::message(count_f64(total) / count + MQTT, burst)
             }
             Way::JsonDevice => self.device_bytes(uplink, seen, burst),
-            Way::JsonArray => Messages::new(plan, uplink, way).lists(&seen.sample, &self.survey.clock).per_record,
-            Way::Batch => {
-                let size = Messages::new(plan, uplink, way).batches(&seen.sample, &self.survey.clock);
-                size.per_day(rate, 0.0) / (rate * 86_400.0)
-            }
             Way::Sparkplug => forecast_bytes(plan, uplink, way, rate, tags(&seen.sample)),
-        }
+        };
+        Size { per_record, ..Size::default() }
     }
 
     /// Topic and payload of a message alone, bytes.
@@ -136,8 +149,10 @@ impl Seen {
         let wall = |unix_ms| Wall { unix_ms, certainty: Certainty::Fixed };
         let mut out = format!("store: {:.2} days, {} to {}\n", self.days(), wall(self.from_ms), wall(self.to_ms));
         for seen in &self.survey.streams {
-            let per_day = as_f64(seen.records) / self.days();
-            let _ = writeln!(out, "  {:<9} {} records, {per_day:.0} a day", seen.stream.as_str(), seen.records);
+            let _ =
+                write!(out, "  {:<9} {} records, {:.0} a day", seen.stream.as_str(), seen.records, self.per_day(seen));
+            let since = if seen.is_cut { format!(", held since {}", wall(seen.from_ms)) } else { String::new() };
+            let _ = writeln!(out, "{since}");
         }
         out
     }
@@ -147,7 +162,7 @@ impl Seen {
         let stream = |seen: &Surveyed| {
             json!({
                 "stream": seen.stream.as_str(), "records": seen.records,
-                "records_per_day": as_f64(seen.records) / self.days(), "encoded_for_sizes": seen.sample.len(),
+                "days": self.days_of(seen), "records_per_day": self.per_day(seen), "encoded_for_sizes": seen.sample.len(),
             })
         };
         json!({
@@ -159,7 +174,7 @@ impl Seen {
     /// What an uplink's meters counted: the newest day and month of each path.
     pub fn recorded(&self, uplink: &str) -> Option<String> {
         let mut newest: BTreeMap<(&str, u8), &MeterRow> = BTreeMap::new();
-        for row in self.survey.meters.iter().filter(|row| row.uplink == uplink) {
+        for row in self.survey.meters.iter().filter(|row| row.uplink == uplink && row.is_whole()) {
             newest.insert((&row.path, row.period), row); // rows come oldest first
         }
         let mut out = String::from("\n  counted on the wire\n");
@@ -172,10 +187,16 @@ impl Seen {
 
     /// Everything they counted, for scripts.
     pub fn recorded_json(&self, uplink: &str) -> Value {
-        let mine = self.survey.meters.iter().filter(|row| row.uplink == uplink);
+        let mine = self.survey.meters.iter().filter(|row| row.uplink == uplink && row.is_whole());
         let one = |row: &MeterRow| json!({ "path": row.path, "period": period(row), "bytes": row.bytes });
         mine.map(one).collect()
     }
+}
+
+fn days(ms: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of some years")]
+    let ms = ms as f64;
+    ms / MS_PER_DAY
 }
 
 /// `2026-11-20` or `2026-11`
@@ -200,7 +221,7 @@ fn tags(sample: &[Owed]) -> f64 {
 
 /// For formats that are not encoded here: real rates, forecast sizes.
 fn forecast_bytes(plan: &Plan, uplink: &UplinkPlan, way: Way, rate: f64, tags: f64) -> f64 {
-    let samples = crate::config::forecast::Rate { most: rate, least: rate };
+    let samples = Rate { most: rate, least: rate };
     let load = wire::Load { samples, tags, polls: samples, topic: 0.0, name: 0.0, births: 0.0 };
     // A plant that sends by exception lies at the dearer end of a format's sizes.
     let bytes = wire::samples_per_day(plan, uplink, &load, way);

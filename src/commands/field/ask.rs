@@ -135,7 +135,7 @@ pub(super) fn judge(tag: &TagPlan, raw: Reading, factor: Result<Factor, Cause>, 
         Err(cause) => (None, Quality::Bad(cause)),
     };
     let quality = match (&value, quality) {
-        (Some(value), Quality::Good) => limits::judge(tag.limits, value),
+        (Some(value), Quality::Good) => limits::judge(limits::of(tag), value),
         (_, quality) => quality,
     };
     let advice = match quality {

@@ -109,17 +109,17 @@ impl Target {
 
     /// Its bus.
     pub fn bus(&self, wanted: &Wanted) -> &BusPlan {
-        &self.plan.buses[wanted.bus.0 as usize]
+        &self.plan[wanted.bus]
     }
 
     /// The tag that holds its scale factor, if it has one.
     pub fn scale_from(&self, wanted: &Wanted) -> Option<&TagPlan> {
-        self.tag(wanted).scale_from.and_then(|ix| self.plan.tags.get(ix.0 as usize))
+        self.tag(wanted).scale_from.and_then(|ix| self.plan.tag(ix))
     }
 
     /// Its device.
     pub fn device(&self, wanted: &Wanted) -> Option<&DevicePlan> {
-        self.plan.devices.get(self.tag(wanted).device.0 as usize)
+        self.plan.device(self.tag(wanted).device)
     }
 
     /// Its address as it is written, zero-based.
@@ -129,7 +129,7 @@ impl Target {
 
     /// How the devices of a bus want to be asked.
     pub fn paces(&self, bus: BusIx) -> Vec<Pace> {
-        Pace::of_units(self.plan.devices.iter().filter(|device| device.bus == Some(bus)))
+        Pace::of_units(self.plan.devices_on(bus).map(|(_, device)| device))
     }
 
     fn by_tag(config: &Path, words: &[String], purpose: Purpose) -> Result<Self, Failed> {
@@ -138,7 +138,7 @@ impl Target {
         for word in words {
             let before = wanted.len();
             for (ix, tag) in plan.tags.iter().enumerate() {
-                let device = &plan.devices[tag.device.0 as usize];
+                let device = &plan[tag.device];
                 let name = format!("{}/{}", device.name, tag.name);
                 let whole = device.name == *word && purpose == Purpose::Read;
                 let named = name == *word || *tag.topic == **word;

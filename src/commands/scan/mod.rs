@@ -260,16 +260,13 @@ fn allow(ids: &[u8], allowed: &RangeInclusive<u8>) -> Result<(), Failed> {
     })
 }
 
-const TABLES: [Table; 4] = [Table::Holding, Table::Input, Table::Coil, Table::Discrete];
-
 /// `holding:0`, `input:0x64`
 fn place(text: &str) -> Result<Address, String> {
-    let table = |name: &str| TABLES.into_iter().find(|table| table.as_str() == name);
     let number = |text: &str| match text.strip_prefix("0x") {
         Some(hex) => u16::from_str_radix(hex, 16),
         None => text.parse(),
     };
-    let found = text.split_once(':').and_then(|(name, start)| Some((table(name)?, number(start).ok()?)));
+    let found = text.split_once(':').and_then(|(name, start)| Some((Table::from_name(name)?, number(start).ok()?)));
     let (table, start) =
         found.ok_or_else(|| format!("'{text}' is no address; write for instance holding:0 or input:0x64"))?;
     Ok(Address { table, start, bit: None })

@@ -110,8 +110,7 @@ const PLAIN: [(&str, Fault); 15] = [
 
 fn hole(text: &str) -> Option<Fault> {
     let (table, range) = text.split_once(':')?;
-    let table =
-        [Table::Holding, Table::Input, Table::Coil, Table::Discrete].into_iter().find(|one| one.as_str() == table)?;
+    let table = Table::from_name(table)?;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some(Fault::Hole { table, first, last })
@@ -137,7 +136,7 @@ pub fn all(args: &Args, plan: &Plan) -> Result<Vec<(String, Vec<Trouble>)>, Fail
     }
     let mut all = Vec::new();
     for device in &plan.devices {
-        let Some(bus) = device.bus.and_then(|bus| plan.buses.get(bus.0 as usize)) else { continue };
+        let Some(bus) = device.bus.and_then(|bus| plan.bus(bus)) else { continue };
         let means = |name: &str| name == device.name || !is_device(name) && name == bus.name;
         let own: Vec<Trouble> = told.iter().filter(|(name, _)| means(name)).map(|(_, trouble)| *trouble).collect();
         if let Some(trouble) = own.iter().find(|trouble| !trouble.fault.needs().has(&bus.link)) {

@@ -24,9 +24,6 @@ pub enum Style {
 pub const STYLES: [(&str, Style); 3] =
     [("zero-based", Style::ZeroBased), ("one-based", Style::OneBased), ("modicon", Style::Modicon)];
 
-const TABLES: [(&str, Table); 4] =
-    [("holding", Table::Holding), ("input", Table::Input), ("coil", Table::Coil), ("discrete", Table::Discrete)];
-
 impl Style {
     /// What an address may look like.
     pub const fn allowed(self) -> &'static str {
@@ -151,8 +148,7 @@ fn named(place: &str, style: Style) -> Result<(Table, u16), String> {
         };
         return Err(format!("does not say which table, such as holding:{place}{hint}"));
     };
-    let table = TABLES.iter().find(|(name, _)| *name == word).map(|(_, table)| *table);
-    let table = table.ok_or_else(|| format!("there is no table `{word}`"))?;
+    let table = Table::from_name(word).ok_or_else(|| format!("there is no table `{word}`"))?;
     let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => u32::from_str_radix(hex, 16).ok(),
         None if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),

@@ -8,7 +8,7 @@ use super::super::raw::{Node, Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::units::write_duration;
-use super::tag::{CLASSES, only_numbers};
+use super::tag::only_numbers;
 use crate::model::alarm::Level;
 use crate::model::data_type::Kind;
 use crate::model::number::Class;
@@ -56,7 +56,7 @@ pub fn alarm(section: &Section<'_, '_>, access: Access, data_type: Option<DataTy
         state,
         delay: inner.duration("delay", DELAY_RANGE).unwrap_or_default(),
         off_delay: inner.duration("off_delay", DELAY_RANGE).unwrap_or_default(),
-        class: inner.choice("class", &CLASSES).map_or(Class::Alarm, |spot| spot.value),
+        class: inner.choice_of("class", &Class::ALL, Class::as_str).map_or(Class::Alarm, |spot| spot.value),
     }))
 }
 

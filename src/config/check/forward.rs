@@ -7,7 +7,6 @@ use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
-use super::tag::CLASSES;
 use crate::model::number::Class;
 use crate::model::topic::{check_filter, is_reserved};
 
@@ -27,7 +26,7 @@ pub fn forwards(root: &Section<'_, '_>, uplinks: &mut [UplinkPlan]) -> Vec<Forwa
     for (position, node) in tables.iter().enumerate() {
         let trail = Trail::Index(&list, position);
         let Some(section) = Section::open(root.cx, node, &trail, schema::FORWARD) else { continue };
-        let class = section.choice("class", &CLASSES).map_or(Class::Telemetry, |spot| spot.value);
+        let class = section.choice_of("class", &Class::ALL, Class::as_str).map_or(Class::Telemetry, |spot| spot.value);
         let named = named(&section, class, uplinks);
         let Some(filter) = section.required_text("filter", "which topics, such as \"machines/#\"") else { continue };
         if let Some(message) = problem(filter.value) {

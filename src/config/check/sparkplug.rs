@@ -102,7 +102,7 @@ pub fn metrics(section: &Section<'_, '_>, plan: &UplinkPlan, devices: &[DevicePl
     }
     let at = section.get("format").map_or(section.at, |node| node.at);
     let limits = limits(plan.preset);
-    if let Some((device, bytes)) = births(devices, tags, &plan.classes).largest
+    if let Some((device, bytes)) = births(devices, tags, &plan.classes, plan.commands).largest
         && bytes > limits.message_bytes_max
     {
         // a birth has all metrics of its device (tck-id-topics-dbirth-metrics): it cannot be divided

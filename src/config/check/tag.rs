@@ -31,13 +31,8 @@ const REGISTERS_PER_WRITE_MAX: u16 = 123;
 /// Of what an instrument says, where nothing else is written and it does so every few seconds.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 const TEXT_BYTES_MAX: usize = 1024;
-const ORDERS: [(&str, Order); 4] =
-    [("ABCD", Order::Abcd), ("CDAB", Order::Cdab), ("BADC", Order::Badc), ("DCBA", Order::Dcba)];
 const ACCESS: [(&str, Access); 3] =
     [("read", Access::Read), ("read-write", Access::ReadWrite), ("write", Access::Write)];
-/// The words of `class`.
-pub const CLASSES: [(&str, Class); 4] =
-    [("alarm", Class::Alarm), ("event", Class::Event), ("telemetry", Class::Telemetry), ("bulk", Class::Bulk)];
 
 /// What a tag takes from its device.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +75,7 @@ pub fn tag<'a>(
     let expression = section.get("expression").and_then(|_| section.text("expression"));
     let derived = expression.and_then(|text| derived::source(section, text));
     let Origin { told, address, in_address, data_type } = origin(section, of);
-    let order = section.choice("order", &ORDERS).map(|spot| spot.value).unwrap_or_default();
+    let order = section.choice_of("order", &Order::ALL, Order::as_str).map(|spot| spot.value).unwrap_or_default();
     let group = text(section, "group");
     let access = access_of(section, address.map(|spot| spot.value));
     if let (Some(address), Some(data_type)) = (address, data_type)
@@ -135,7 +130,7 @@ pub fn tag<'a>(
         freshness: freshness(section, poll, of.frames.is_some() && expression.is_none()),
         alarm: condition::alarm(section, access, data_type),
         limits,
-        class: section.choice("class", &CLASSES).map_or(Class::Telemetry, |spot| spot.value),
+        class: section.choice_of("class", &Class::ALL, Class::as_str).map_or(Class::Telemetry, |spot| spot.value),
         access,
         write: write(section, access, target),
         description: text(section, "description"),

@@ -16,7 +16,6 @@ use super::super::section::{Section, Spot};
 use super::super::source::At;
 use super::gateway::Gateway;
 use super::names::Unique;
-use super::tag::CLASSES;
 use super::{bridge, local, money, path, server, sparkplug, topics};
 use crate::model::number::Class;
 use crate::model::topic::{GatewayTopics, TOPIC_BYTES_MAX};
@@ -268,7 +267,7 @@ fn topic_prefix(section: &Section<'_, '_>, gateway: &Gateway<'_>, longest_topic:
 
 /// Without the key: everything, so that nothing is missing upstream because of what was not written.
 pub fn classes(section: &Section<'_, '_>) -> Vec<Class> {
-    let allowed = CLASSES.map(|(word, _)| word).join(", ");
+    let allowed = Class::ALL.map(Class::as_str).join(", ");
     let Some(words) = section.texts("classes") else { return Class::ALL.to_vec() };
     let mut classes: Vec<Class> = Vec::new();
     if let (true, Some(node)) = (words.is_empty(), section.get("classes")) {

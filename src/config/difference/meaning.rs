@@ -24,7 +24,7 @@ pub fn kept(old: &Plan, new: &Plan) -> HashSet<TagIx> {
             _ => is_read_alike((old, before), (new, tag)),
         })
     };
-    let numbered = || (0u32..).map(TagIx).zip(&new.tags).filter(|(_, tag)| !tag.is_hole());
+    let numbered = || new.live_tags();
     let mut kept: HashSet<TagIx> = numbered().filter(|(_, tag)| same(tag)).map(|(ix, _)| ix).collect();
     loop {
         let uprooted = |(ix, tag): &(TagIx, &TagPlan)| match &tag.source {
@@ -43,13 +43,12 @@ pub fn kept(old: &Plan, new: &Plan) -> HashSet<TagIx> {
 
 /// Are these, each of its own plan, read at the same place and taken for the same?
 pub(super) fn is_read_alike((old, before): (&Plan, &TagPlan), (new, tag): (&Plan, &TagPlan)) -> bool {
-    let asked = |plan: &Plan, tag: &TagPlan| {
-        plan.devices.get(tag.device.0 as usize).map(|device| (device.unit_id, device.talk.clone()))
-    };
+    let asked =
+        |plan: &Plan, tag: &TagPlan| plan.device(tag.device).map(|device| (device.unit_id, device.talk.clone()));
     let factors = (before.scale_from, tag.scale_from);
     let same_factor = match factors {
         (None, None) => true,
-        (Some(was), Some(is)) => match (old.tags.get(was.0 as usize), new.tags.get(is.0 as usize)) {
+        (Some(was), Some(is)) => match (old.tag(was), new.tag(is)) {
             (Some(was), Some(is)) => was.name == is.name && is_same_alone(was, is),
             _ => false,
         },
@@ -72,7 +71,7 @@ fn is_one_quantity(before: &TagPlan, tag: &TagPlan) -> bool {
 
 /// The same expression, of tags of the same names.
 fn is_worked_alike((old, was): (&Plan, &Derivation), (new, is): (&Plan, &Derivation)) -> bool {
-    let named = |plan: &Plan, ix: &TagIx| plan.tags.get(ix.0 as usize).map(|tag| tag.topic.clone());
+    let named = |plan: &Plan, ix: &TagIx| plan.tag(*ix).map(|tag| tag.topic.clone());
     let same = |(was, is)| named(old, was) == named(new, is);
     was.formula == is.formula && was.inputs.len() == is.inputs.len() && was.inputs.iter().zip(&is.inputs).all(same)
 }

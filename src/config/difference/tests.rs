@@ -92,13 +92,13 @@ fn plan(text: &str) -> Plan {
 /// A plan without places: everything by its name, in the order of names.
 fn named(plan: &Plan) -> Vec<String> {
     let tag = |ix: &TagIx| {
-        let tag = &plan.tags[ix.0 as usize];
-        format!("{}/{}", plan.devices[tag.device.0 as usize].name, tag.name)
+        let tag = &plan[*ix];
+        format!("{}/{}", plan[tag.device].name, tag.name)
     };
     let mut all: Vec<String> = Vec::new();
     all.extend(plan.buses.iter().filter(|bus| !bus.name.is_empty()).map(|bus| format!("{bus:?}")));
     for device in plan.devices.iter().filter(|device| !device.is_hole()) {
-        let bus = device.bus.map(|bus| plan.buses[bus.0 as usize].name.clone());
+        let bus = device.bus.map(|bus| plan[bus].name.clone());
         all.push(format!("{:?} on {bus:?}", DevicePlan { bus: None, tags: 0..0, ..device.clone() }));
         for one in &plan.tags[device.tags.clone()] {
             let inputs = match &one.source {

@@ -183,7 +183,7 @@ fn tags(plan: &Plan, device: usize) -> &[TagPlan] {
 
 /// What a tag means, wherever the others stand: they are named instead of numbered.
 fn meaning<'a>(plan: &'a Plan, tag: &TagPlan) -> (TagPlan, Option<&'a str>) {
-    let scale_from = tag.scale_from.and_then(|ix| plan.tags.get(ix.0 as usize)).map(|tag| tag.name.as_str());
+    let scale_from = tag.scale_from.and_then(|ix| plan.tag(ix)).map(|tag| tag.name.as_str());
     let mut tag = TagPlan { scale_from: None, ..tag.clone() };
     if let plan::Source::Derived(derivation) = &mut tag.source {
         derivation.inputs.clear(); // its text has their names

@@ -33,7 +33,7 @@ struct Wanted {
 impl Reader {
     /// For a device; `None`: it does not speak lines.
     pub fn new(plan: &Plan, device: DeviceIx) -> Option<Self> {
-        let own = plan.devices.get(device.0 as usize)?;
+        let own = plan.device(device)?;
         let numbered = (0..).map(TagIx).zip(&plan.tags).skip(own.tags.start).take(own.tags.len());
         Some(Self::of(own.talk.clone()?, numbered))
     }

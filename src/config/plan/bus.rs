@@ -106,7 +106,7 @@ pub enum Framing {
     Rtu,
     /// Hexadecimal text between `:` and a line end, with an LRC (section 2.5.2).
     Ascii,
-    /// No Modbus at all: frames as [`LinePlan`] says. Nothing of the Modbus room ever sees one.
+    /// No Modbus at all: frames as [`LinePlan`] says. The Modbus room knows none: its `ModbusFraming`.
     Line,
 }
 

@@ -331,17 +331,19 @@ impl Ledger {
     }
 
     /// Of what a session is owed that which has ended, oldest first, up to a bound; `is_over` judges
-    /// [`MessageRow::expires_unix_ms`]. Everything entered before is seen. Never told if the ledger is closed; nothing, if it
+    /// [`MessageRow::expires_unix_ms`]. Not at QoS 2 with an ordinal below `begun_below`. Everything entered before is seen. Never told if the ledger is closed; nothing, if it
     /// cannot be read.
     pub fn ended(
         &self,
         id: SessionId,
+        begun_below: u64,
         is_over: impl Fn(i64) -> bool + Send + 'static,
     ) -> oneshot::Receiver<Vec<Ended>> {
         let (told, read) = oneshot::channel();
         let mut state = self.shared.lock();
         if !state.closed {
-            state.requests.push(Request { id, wanted: Wanted::Ended { is_over: Box::new(is_over), told } });
+            let is_over = Box::new(is_over);
+            state.requests.push(Request { id, wanted: Wanted::Ended { begun_below, is_over, told } });
         }
         self.shared.entered(state);
         read

@@ -13,6 +13,9 @@ use crate::disk::fault::Fault;
 /// So many are told of at a time.
 const ENDED_MAX: usize = 16 * 1024;
 
+/// QoS 2, the highest.
+const EXACTLY_ONCE: u8 = 2;
+
 /// What a row counts for beside its content, bytes.
 const ROW_COST: usize = 64;
 
@@ -52,18 +55,20 @@ pub(super) fn read(
     Ok(found)
 }
 
-/// Of what it is owed, whatever has ended: `is_over` judges the column `expires`. Ordinals and their bytes.
+/// Of what it is owed, whatever has ended: `is_over` judges the column `expires`; of QoS 2 nothing with an ordinal below
+/// `begun_below`. Ordinals and their bytes.
 pub(super) fn ended(
     connection: &Connection,
-    id: SessionId,
+    (id, begun_below): (SessionId, u64),
     is_over: &(dyn Fn(i64) -> bool + Send),
     pending: Option<&Changes>,
 ) -> Result<Vec<Ended>, Fault> {
     let mut query = connection.prepare_cached(
         "SELECT ordinal, bytes, expires FROM owed JOIN message ON message.id = owed.message
-         WHERE session = ?1 AND expires IS NOT NULL ORDER BY ordinal",
+         WHERE session = ?1 AND expires IS NOT NULL AND (flags & ?2 < ?2 OR ordinal >= ?3) ORDER BY ordinal",
     )?;
-    let mut rows = query.query([id.0.cast_signed()])?;
+    let begun_below = i64::try_from(begun_below).unwrap_or(i64::MAX);
+    let mut rows = query.query(params![id.0.cast_signed(), EXACTLY_ONCE, begun_below])?;
     let mut found = Vec::new();
     while found.len() < ENDED_MAX
         && let Some(row) = rows.next()?

@@ -68,6 +68,23 @@ async fn what_is_owed_is_there_after_a_reopen_until_it_is_settled() {
 }
 
 #[tokio::test]
+async fn what_has_ended_is_found_but_for_what_was_sent_at_qos_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (ledger, _) = Ledger::open(&dir.path().join("broker.db")).expect("a thread");
+    let id = ledger.new_session();
+    ledger.session(session(id, "a"));
+    for (ordinal, qos) in [(1, 2), (2, 1), (3, 2), (4, 1)] {
+        let message = MessageRow { expires_unix_ms: Some(7), ..MessageRow::clone(&message("x")) };
+        let entered = ledger.owe(Arc::new(message), &[(id, Owing { qos, ..owing(ordinal) })], None);
+        assert_eq!(told(entered).await, Ok(()));
+    }
+    for (begun_below, found) in [(0, vec![1, 2, 3, 4]), (3, vec![2, 3, 4]), (u64::MAX, vec![2, 4])] {
+        let ended = ledger.ended(id, begun_below, |expires| expires == 7).await.expect("told");
+        assert_eq!(ended.iter().map(|ended| ended.ordinal).collect::<Vec<_>>(), found, "{begun_below}");
+    }
+}
+
+#[tokio::test]
 async fn in_a_file_that_is_begun_anew_ordinals_go_on_where_they_were() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("broker.db");

@@ -43,7 +43,7 @@ pub(super) struct Request {
 /// What somebody wants to read.
 pub(super) enum Wanted {
     Page { from_ordinal: u64, most_bytes: usize, told: oneshot::Sender<Result<Vec<OwedRow>, NotRead>> },
-    Ended { is_over: Box<dyn Fn(i64) -> bool + Send>, told: oneshot::Sender<Vec<Ended>> },
+    Ended { begun_below: u64, is_over: Box<dyn Fn(i64) -> bool + Send>, told: oneshot::Sender<Vec<Ended>> },
 }
 
 impl std::fmt::Debug for Request {
@@ -383,8 +383,8 @@ impl Writer {
                 let read = connection.and_then(|file| page::read(file, id, from_ordinal, most_bytes, pending));
                 let _ = told.send(read.map_err(|fault| self.not_read(&fault)));
             }
-            Wanted::Ended { is_over, told } => {
-                let read = connection.and_then(|file| page::ended(file, id, &*is_over, pending));
+            Wanted::Ended { begun_below, is_over, told } => {
+                let read = connection.and_then(|file| page::ended(file, (id, begun_below), &*is_over, pending));
                 let _ = told.send(read.map_err(|fault| self.not_read(&fault)).unwrap_or_default());
             }
         }

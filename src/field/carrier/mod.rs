@@ -44,7 +44,7 @@ pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
     match carrier {
         Carrier::Serial(port) => Box::new(Serial(port.clone())),
         Carrier::Tcp { endpoint } => Box::new(Tcp(endpoint.clone())),
-        Carrier::Udp { endpoint } => Box::new(Udp(endpoint.clone())),
+        Carrier::Udp { endpoint } => Box::new(Udp(endpoint.clone(), None)),
         Carrier::Listen { listen, allow } => Box::new(Door::new(*listen, allow.clone())),
         Carrier::Tls(plan) => {
             let clock = clock.clone();
@@ -55,7 +55,7 @@ pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
 
 struct Serial(PortPlan);
 struct Tcp(String);
-struct Udp(String);
+struct Udp(String, Option<udp::Last>);
 struct Tls(TlsCarrier, Handshake);
 
 impl Opener for Serial {
@@ -74,7 +74,7 @@ impl Opener for Tcp {
 
 impl Opener for Udp {
     fn open(&mut self) -> Opening<'_> {
-        Box::pin(async { boxed(udp::connect(&self.0).await?) })
+        Box::pin(async { boxed(udp::connect(&self.0, &mut self.1).await?) })
     }
 }
 

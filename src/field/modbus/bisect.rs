@@ -19,7 +19,7 @@ fn span(tag: &TagPlan) -> Option<(u32, u32)> {
 /// The two halves of a block; `None` when its tags cannot be told apart.
 pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
     let mut spans: Vec<(TagIx, (u32, u32))> =
-        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)?))).collect();
+        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tag(*ix)?)?))).collect();
     spans.sort_by_key(|(_, span)| *span);
     let middle = spans.len() / 2;
     let mut best: Option<(u32, usize)> = None;
@@ -47,14 +47,14 @@ pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
 pub fn split_at(blocks: Vec<Block>, boundaries: &[Boundary], plan: &Plan) -> Vec<Block> {
     let mut pieces = Vec::with_capacity(blocks.len());
     for block in blocks {
-        let begins = |ix: &TagIx| plan.tags.get(ix.0 as usize).and_then(span).map_or(0, |(start, _)| start);
+        let begins = |ix: &TagIx| plan.tag(*ix).and_then(span).map_or(0, |(start, _)| start);
         let own: Vec<Boundary> = boundaries.iter().filter(|kept| kept.is_of(&block)).copied().collect();
         let mut rest = block;
         for boundary in own {
             let behind = |ix: &TagIx| begins(ix) >= u32::from(boundary.at);
             let (right, left): (Vec<TagIx>, Vec<TagIx>) = rest.tags.iter().copied().partition(behind);
             let spans = |tags: &[TagIx]| -> Vec<_> {
-                tags.iter().filter_map(|ix| Some((*ix, span(plan.tags.get(ix.0 as usize)?)?))).collect()
+                tags.iter().filter_map(|ix| Some((*ix, span(plan.tag(*ix)?)?))).collect()
             };
             if let (Some(left), Some(right)) = (part(&rest, &spans(&left)), part(&rest, &spans(&right))) {
                 pieces.push(headed(&rest, left));

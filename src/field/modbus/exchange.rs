@@ -15,18 +15,36 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::ascii;
 use super::frame::{EchoRule, Expect, MBAP_BYTES, crc16};
 use super::inbox::{Event, Inbox, OutOfStep, Question};
-use crate::config::plan::{AnswersAs, BusLink, Echo, Framing};
+use super::timing::ModbusFraming;
+use crate::config::plan::{AnswersAs, BusLink, Echo};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
 /// After this many answers without an echo a line that echoed is taken to have stopped.
 const CLEAN_ANSWERS: u8 = 3;
 
-/// The text of the one error after which a TCP connection cannot be used again.
-pub const OUT_OF_STEP: &str = "no Modbus header where one should be";
+/// Why an exchange ended without an answer, as far as the wire or what came on it is the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireEnd {
+    /// The wire says so, whatever its error is called: TLS has one word for all that can go wrong with it.
+    #[error("the connection is gone")]
+    Gone,
+    /// A numbered stream that can be followed no more.
+    #[error("no Modbus header where one should be")]
+    OutOfStep,
+    /// What came is no whole frame, and nothing more comes.
+    #[error("a broken frame")]
+    BrokenFrame,
+    /// An answer that is none to this question.
+    #[error("an answer of the wrong shape")]
+    WrongShape,
+}
 
-fn out_of_step(_: OutOfStep) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, OUT_OF_STEP)
+impl WireEnd {
+    /// Is the wire of no use any more?
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Gone | Self::OutOfStep)
+    }
 }
 
 /// What is known about the line's habit of sending our own bytes back.
@@ -52,6 +70,8 @@ pub struct Abandoned {
     pub sent: Sent,
     /// When its last byte did.
     pub sent_at: Option<Instant>,
+    /// Why it ended; `None`: nobody waited any longer.
+    pub ended: Option<WireEnd>,
 }
 
 /// Whether a unit that gave no answer gave a sign of life.
@@ -77,7 +97,7 @@ pub enum Sent {
 /// One wire and the one request on it.
 pub struct Exchange {
     wire: Box<dyn Wire>,
-    framing: Framing,
+    framing: ModbusFraming,
     settle: Duration,
     stats: Arc<BusStats>,
     /// Written by the crate, not yet begun.
@@ -102,6 +122,7 @@ pub struct Exchange {
     /// Runs since a frame turned out broken: when the line stays still, there is no answer to wait for.
     broken: Option<Pin<Box<Sleep>>>,
     last_heard: Instant,
+    ended: Option<WireEnd>,
 }
 
 impl Exchange {
@@ -109,7 +130,7 @@ impl Exchange {
     pub fn new(wire: Box<dyn Wire>, link: &BusLink, settle: Duration, stats: Arc<BusStats>) -> Self {
         Self {
             wire,
-            framing: link.framing,
+            framing: link.framing.into(),
             settle,
             staged: Vec::new(),
             request: Vec::new(),
@@ -134,6 +155,7 @@ impl Exchange {
             heard: Heard::Nothing,
             broken: None,
             last_heard: Instant::now(),
+            ended: None,
         }
     }
 
@@ -167,38 +189,49 @@ impl Exchange {
         if sent == Sent::All {
             self.learn_echo();
         }
-        let abandoned = Abandoned { heard: self.heard, sent, sent_at: self.sent_at };
+        let abandoned = Abandoned { heard: self.heard, sent, sent_at: self.sent_at, ended: self.ended.take() };
         self.finish();
         self.staged.clear();
         self.ready.clear();
         abandoned
     }
 
+    /// The wire is gone.
+    fn gone(&mut self, error: io::Error) -> io::Error {
+        self.ended = Some(WireEnd::Gone);
+        error
+    }
+
+    /// What came is the reason.
+    fn ends(&mut self, end: WireEnd) -> io::Error {
+        self.ended = Some(end);
+        io::Error::new(io::ErrorKind::InvalidData, end)
+    }
+
     /// Takes what the crate wrote as the next request.
     fn begin(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.ended = None;
         while let Poll::Ready(more) = self.poll_discard(cx) {
             more?;
         }
         self.request.clear();
         self.request.append(&mut self.staged);
         let addressed = match self.framing {
-            Framing::Mbap => self.request.get(MBAP_BYTES - 1..),
-            Framing::Rtu | Framing::Ascii | Framing::Line => {
-                self.request.split_last_chunk::<2>().map(|(body, _crc)| body)
-            }
+            ModbusFraming::Mbap => self.request.get(MBAP_BYTES - 1..),
+            ModbusFraming::Rtu | ModbusFraming::Ascii => self.request.split_last_chunk::<2>().map(|(body, _crc)| body),
         };
         let expect = addressed.and_then(<[u8]>::split_first).and_then(|(unit, pdu)| Expect::of_request(*unit, pdu));
         let Some(expect) = expect else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request this gate can judge the answer of"));
         };
         match self.framing {
-            Framing::Mbap => {
+            ModbusFraming::Mbap => {
                 self.transaction = self.transaction.wrapping_add(1);
                 self.crate_transaction.copy_from_slice(&self.request[..2]);
                 self.request[..2].copy_from_slice(&self.transaction.to_be_bytes());
             }
-            Framing::Ascii => self.request = ascii::from_rtu(&self.request).unwrap_or_default(),
-            Framing::Rtu | Framing::Line => {}
+            ModbusFraming::Ascii => self.request = ascii::from_rtu(&self.request).unwrap_or_default(),
+            ModbusFraming::Rtu => {}
         }
         self.ready.clear();
         self.taken = 0;
@@ -223,26 +256,28 @@ impl Exchange {
             self.begin(cx)?;
         }
         while self.sent < self.request.len() {
-            match ready!(Pin::new(&mut self.wire).poll_write(cx, &self.request[self.sent..]))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.sent += written,
+            match ready!(Pin::new(&mut self.wire).poll_write(cx, &self.request[self.sent..])) {
+                Ok(0) => return Poll::Ready(Err(self.gone(io::ErrorKind::WriteZero.into()))),
+                Ok(written) => self.sent += written,
+                Err(error) => return Poll::Ready(Err(self.gone(error))),
             }
             self.sent_at = (self.sent == self.request.len()).then(Instant::now);
         }
         // For TLS. A socket has nothing to flush, and a serial port does not get to hear of it (see `serial`).
-        Pin::new(&mut self.wire).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut self.wire).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|error| self.gone(error)))
     }
 
     /// Reads what is there into the inbox; the end of the stream is an error, never "try again".
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [0; 512];
         let mut space = ReadBuf::new(&mut space);
-        ready!(Pin::new(&mut self.wire).poll_read(cx, &mut space))?;
+        if let Err(error) = ready!(Pin::new(&mut self.wire).poll_read(cx, &mut space)) {
+            return Poll::Ready(Err(self.gone(error)));
+        }
         if space.filled().is_empty() {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the other side closed the connection",
-            )));
+            let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed the connection");
+            return Poll::Ready(Err(self.gone(closed)));
         }
         self.inbox.fill(space.filled());
         self.last_heard = Instant::now();
@@ -252,7 +287,7 @@ impl Exchange {
     /// Reads and drops what nobody is waiting for.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_fill(cx))?;
-        Poll::Ready(self.inbox.discard().map_err(out_of_step))
+        Poll::Ready(self.inbox.discard().map_err(|OutOfStep| self.ends(WireEnd::OutOfStep)))
     }
 
     /// Hands the answer to the crate, once there is one.
@@ -276,7 +311,7 @@ impl Exchange {
                 }
                 (Poll::Pending, Some(broken)) => {
                     ready!(broken.as_mut().poll(cx));
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a broken frame")));
+                    return Poll::Ready(Err(self.ends(WireEnd::BrokenFrame)));
                 }
                 (Poll::Pending, None) => return Poll::Pending,
             }
@@ -291,7 +326,8 @@ impl Exchange {
         loop {
             let (transaction, echo) = (self.transaction, self.echo_rule(expect));
             let question = Question { request: &self.request, expect, transaction, echo };
-            match self.inbox.next(question, &mut self.ready).map_err(out_of_step)? {
+            let event = self.inbox.next(question, &mut self.ready);
+            match event.map_err(|OutOfStep| self.ends(WireEnd::OutOfStep))? {
                 None => return Ok(false),
                 Some(Event::Answer) => {
                     self.deliver();
@@ -307,7 +343,7 @@ impl Exchange {
                 }
                 Some(Event::WrongShape) => {
                     self.heard = Heard::Noise;
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of the wrong shape"));
+                    return Err(self.ends(WireEnd::WrongShape));
                 }
             }
         }

@@ -21,7 +21,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::exchange::{Abandoned, EchoHabit, Exchange};
 use super::frame::{MBAP_BYTES, PDU_BYTES_MAX, crc16};
-use crate::config::plan::{AnswersAs, BusLink, Framing};
+use super::timing::ModbusFraming;
+use crate::config::plan::{AnswersAs, BusLink};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 
@@ -80,23 +81,23 @@ impl Gate {
 
     /// Asks with a PDU of the caller's own, past the crate, whose decoders refuse what real devices say to some functions:
     /// the PDU of the answer. Not cancel-safe: finish it, or abandon.
-    pub async fn ask(&mut self, framing: Framing, unit: u8, pdu: &[u8]) -> io::Result<Vec<u8>> {
+    pub async fn ask(&mut self, framing: ModbusFraming, unit: u8, pdu: &[u8]) -> io::Result<Vec<u8>> {
         let mut body = vec![unit];
         body.extend_from_slice(pdu);
         let frame = match framing {
-            Framing::Mbap => {
+            ModbusFraming::Mbap => {
                 let length = u16::try_from(body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
                 [&[0; 4][..], &length.to_be_bytes(), &body].concat()
             }
-            Framing::Rtu | Framing::Ascii | Framing::Line => [&body[..], &crc16(&body).to_le_bytes()].concat(),
+            ModbusFraming::Rtu | ModbusFraming::Ascii => [&body[..], &crc16(&body).to_le_bytes()].concat(),
         };
         self.write_all(&frame).await?;
         self.flush().await?;
         let mut answer = [0; MBAP_BYTES + PDU_BYTES_MAX];
         let length = self.read(&mut answer).await?; // whole, as ever
         let pdu = match framing {
-            Framing::Mbap => answer[..length].get(MBAP_BYTES..),
-            Framing::Rtu | Framing::Ascii | Framing::Line => answer[..length].get(1..length.saturating_sub(2)),
+            ModbusFraming::Mbap => answer[..length].get(MBAP_BYTES..),
+            ModbusFraming::Rtu | ModbusFraming::Ascii => answer[..length].get(1..length.saturating_sub(2)),
         };
         pdu.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::ascii::{self, Text};
 use super::frame::{EchoRule, Expect, Found, MBAP_BYTES, Mbap, hunt, next_mbap, whole_reply};
-use crate::config::plan::{BusLink, Carrier, Framing};
+use super::timing::ModbusFraming;
+use crate::config::plan::{BusLink, Carrier};
 use crate::field::stats::BusStats;
 
 /// Most bytes kept while looking for an answer: two of the longest frames at least. More is a line that babbles.
@@ -59,7 +60,7 @@ pub struct OutOfStep;
 
 /// The bytes, and how to look at them.
 pub struct Inbox {
-    framing: Framing,
+    framing: ModbusFraming,
     parcels: Parcels,
     bytes: Vec<u8>,
     stats: Arc<BusStats>,
@@ -72,7 +73,7 @@ impl Inbox {
             Carrier::Udp { .. } => Parcels::Datagrams,
             Carrier::Tcp { .. } | Carrier::Tls(_) | Carrier::Listen { .. } | Carrier::Serial(_) => Parcels::Stream,
         };
-        Self { framing: link.framing, parcels, bytes: Vec::new(), stats }
+        Self { framing: link.framing.into(), parcels, bytes: Vec::new(), stats }
     }
 
     /// Bytes kept.
@@ -91,9 +92,9 @@ impl Inbox {
     /// The next event; an answer is put into `ready` as the crate wants it (RTU for ASCII). `None`: wait for more.
     pub fn next(&mut self, question: Question<'_>, ready: &mut Vec<u8>) -> Result<Option<Event>, OutOfStep> {
         match self.framing {
-            Framing::Mbap => self.next_mbap(Some(question), ready),
-            Framing::Rtu | Framing::Line => Ok(self.next_rtu(question, ready)),
-            Framing::Ascii => Ok(self.next_ascii(Some(question), ready)),
+            ModbusFraming::Mbap => self.next_mbap(Some(question), ready),
+            ModbusFraming::Rtu => Ok(self.next_rtu(question, ready)),
+            ModbusFraming::Ascii => Ok(self.next_ascii(Some(question), ready)),
         }
     }
 
@@ -101,11 +102,11 @@ impl Inbox {
     /// its rest is still to come.
     pub fn discard(&mut self) -> Result<(), OutOfStep> {
         match self.framing {
-            Framing::Mbap => while self.next_mbap(None, &mut Vec::new())?.is_some() {},
-            Framing::Ascii => while self.next_ascii(None, &mut Vec::new()).is_some() {},
-            Framing::Rtu | Framing::Line => self.discard_rtu(),
+            ModbusFraming::Mbap => while self.next_mbap(None, &mut Vec::new())?.is_some() {},
+            ModbusFraming::Ascii => while self.next_ascii(None, &mut Vec::new()).is_some() {},
+            ModbusFraming::Rtu => self.discard_rtu(),
         }
-        if self.framing != Framing::Mbap || self.parcels == Parcels::Datagrams {
+        if self.framing != ModbusFraming::Mbap || self.parcels == Parcels::Datagrams {
             self.clear_as_garbage();
         }
         Ok(())

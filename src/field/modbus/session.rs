@@ -16,13 +16,13 @@ use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
 
-use super::exchange::{EchoHabit, Heard, OUT_OF_STEP, Sent};
+use super::exchange::{EchoHabit, Heard, Sent, WireEnd};
 use super::frame::EXCEPTION;
 use super::gate::Gate;
-use super::timing::Timing;
+use super::timing::{ModbusFraming, Timing};
 use super::write::Write;
 use crate::config::blocks::{BITS_PER_READ_MAX, REGISTERS_PER_READ_MAX};
-use crate::config::plan::{AnswersAs, Framing};
+use crate::config::plan::AnswersAs;
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
 use crate::flow::timer::Timer;
@@ -223,7 +223,7 @@ impl Session {
         self.context = None;
         self.quiet_until = over.max(Instant::now() + self.timing.pause());
         match heard {
-            Ok(Err(Error::Transport(error))) if error.kind() != io::ErrorKind::InvalidData => {
+            Ok(Err(Error::Transport(error))) if abandoned.ended.is_some_and(WireEnd::is_final) => {
                 Err(Trouble::Lost { error, sent: abandoned.sent })
             }
             Err(_elapsed) if abandoned.sent != Sent::All => {
@@ -242,15 +242,15 @@ impl Session {
     async fn call(&mut self, unit: u8, request: Request<'_>, data: u32) -> Result<Response, Trouble> {
         self.settle(unit).await?;
         let gate = &self.gate;
-        let framing = self.timing.link().framing;
+        let framing = self.timing.framing();
         let context = self.context.get_or_insert_with(|| match framing {
-            Framing::Mbap => tcp::attach_slave(gate.clone(), Slave(unit)),
-            Framing::Rtu | Framing::Ascii | Framing::Line => rtu::attach_slave(gate.clone(), Slave(unit)),
+            ModbusFraming::Mbap => tcp::attach_slave(gate.clone(), Slave(unit)),
+            ModbusFraming::Rtu | ModbusFraming::Ascii => rtu::attach_slave(gate.clone(), Slave(unit)),
         });
         context.set_slave(Slave(unit));
         self.last_response = None;
         let asked = Instant::now();
-        let wait = self.timing.wait(framing.transaction_bytes(data));
+        let wait = self.timing.wait(self.timing.link().framing.transaction_bytes(data));
         let answer = timeout(wait, context.call(request)).await;
         self.ended(unit, asked, wait, answer)?.map_err(|code| {
             self.stats.exceptions.one();
@@ -262,10 +262,10 @@ impl Session {
     /// answer.
     pub async fn ask(&mut self, unit: u8, pdu: &[u8]) -> Result<Vec<u8>, Trouble> {
         self.settle(unit).await?;
-        let framing = self.timing.link().framing;
+        let framing = self.timing.framing();
         self.last_response = None;
         let asked = Instant::now();
-        let wait = self.timing.wait(framing.transaction_bytes(ANSWER_BYTES_MAX));
+        let wait = self.timing.wait(self.timing.link().framing.transaction_bytes(ANSWER_BYTES_MAX));
         let answer = timeout(wait, self.gate.ask(framing, unit, pdu)).await;
         let answer = self.ended(unit, asked, wait, answer.map(|answer| answer.map_err(Error::Transport)))?;
         match answer.as_slice() {
@@ -308,10 +308,7 @@ impl Session {
             self.holds.push((unit, abandoned.sent_at.unwrap_or(asked) + patience + quiet));
         }
         match error {
-            Some(Error::Transport(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                Trouble::Lost { error, sent: abandoned.sent }
-            }
-            Some(Error::Transport(error)) if error.to_string() == OUT_OF_STEP => {
+            Some(Error::Transport(error)) if abandoned.ended.is_some_and(WireEnd::is_final) => {
                 Trouble::Lost { error, sent: abandoned.sent }
             }
             Some(_) => Trouble::Protocol,

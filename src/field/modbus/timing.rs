@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::blocks::{char_time, frame_pause, wire_time};
-use crate::config::plan::{BusLink, BusPlan, Carrier};
+use crate::config::plan::{BusLink, BusPlan, Carrier, Framing};
 
 /// A reply that takes longer than this much of its own wire time has not come: USB adapters and their buffers.
 const ADAPTER_SLACK: Duration = Duration::from_millis(20);
@@ -12,6 +12,35 @@ const NETWORK_SLACK: Duration = Duration::from_millis(200);
 /// A network may deliver a datagram twice (RFC 8085, section 3.3), and without a number the second looks like the answer
 /// to the next question: this long it is listened for.
 const TWIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// How a Modbus PDU becomes a frame: [`Framing`] without what is no Modbus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModbusFraming {
+    /// See [`Framing::Mbap`].
+    Mbap,
+    /// See [`Framing::Rtu`].
+    Rtu,
+    /// See [`Framing::Ascii`].
+    Ascii,
+}
+
+impl ModbusFraming {
+    /// See [`Framing::is_numbered`].
+    pub const fn is_numbered(self) -> bool {
+        matches!(self, Self::Mbap)
+    }
+}
+
+impl From<Framing> for ModbusFraming {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Mbap => Self::Mbap,
+            Framing::Ascii => Self::Ascii,
+            // Instruments have a room of their own (`field::kind` chooses): their bus never comes here.
+            Framing::Rtu | Framing::Line => Self::Rtu,
+        }
+    }
+}
 
 /// The times of one bus.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +59,11 @@ impl Timing {
     /// How the bus is reached, and what is spoken on it.
     pub const fn link(&self) -> &BusLink {
         &self.link
+    }
+
+    /// What a frame looks like.
+    pub fn framing(&self) -> ModbusFraming {
+        self.link.framing.into()
     }
 
     /// Do answers carry the number of their question? Otherwise only silence tells late ones from prompt ones.

@@ -83,7 +83,8 @@ pub enum Value<'a> {
     Str(&'a str),
 }
 
-/// What was done to a raw value before it became a sample: together with its type on the wire it decides what it can be.
+/// What was done to a raw value before it became a sample: together with its type it decides what it can be. The raw value of a
+/// derived tag is what its expression gives, in the type of the tag.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Worked {
     /// Nothing.
@@ -99,8 +100,6 @@ pub enum Worked {
     ByDevice,
     /// To the words of a map.
     Mapped,
-    /// Not read but computed from other tags.
-    Computed,
 }
 
 /// A register of 16 bits has so many values; with this many steps between them a float keeps all of them apart.
@@ -274,8 +273,8 @@ mod tests {
             (Wire::Float32, scaled(0.1, 0.0), DataType::Double),
             (Wire::Int16, Worked::ByDevice, DataType::Float),
             (Wire::Uint32, Worked::ByDevice, DataType::Double),
-            (Wire::Float64, Worked::Computed, DataType::Double),
-            (Wire::Bool, Worked::Computed, DataType::Boolean),
+            (Wire::Int64, scaled(2.0, 0.0), DataType::Double),
+            (Wire::Int64, scaled(0.1, 0.0), DataType::Double),
         ] {
             assert_eq!(type_of(wire, worked), kind, "{wire} {worked:?}");
         }

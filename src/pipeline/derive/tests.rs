@@ -71,7 +71,7 @@ fn told(plan: &Plan, harvests: BTreeMap<DeviceIx, Harvest>) -> Vec<(String, Stri
                 (Some(value), Quality::Good) => value.to_string(),
                 (value, quality) => format!("{value:?} {quality:?}"),
             };
-            (plan.tags[tag.0 as usize].name.clone(), value, at.micros / 1_000_000)
+            (plan[tag].name.clone(), value, at.micros / 1_000_000)
         })
         .collect();
     told.sort();

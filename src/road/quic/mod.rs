@@ -3,7 +3,8 @@
 //!
 //! `settings` what both ends ask of the library · `stream` the one stream, and what its errors mean · `socket` the UDP
 //! socket whose datagrams are counted · `account` what they cost · `roam` notices that this box has another address, and
-//! takes the connection along · `leaving` last words · `probe` is somebody there · `port` the other end, for those who connect to us.
+//! takes the connection along · `leaving` last words · `probe` is somebody there · `silence` who was not · `port` the other
+//! end, for those who connect to us.
 //!
 //! Nothing is sent before the handshake is done (0-RTT): a CONNECT that somebody recorded and sends once more would take
 //! over the session of its client. Sessions are resumed as over TCP, which saves the certificates. Nothing here reads bytes
@@ -15,6 +16,7 @@ pub mod port;
 mod probe;
 mod roam;
 mod settings;
+mod silence;
 mod socket;
 mod stream;
 
@@ -35,6 +37,8 @@ use super::socket::{CONNECT_ALL_MAX, Refusal, addresses, by, device, share};
 use account::Account;
 pub(super) use probe::knock;
 use roam::Roaming;
+use silence::Silence;
+pub(super) use silence::Silent;
 use socket::Counted;
 use stream::{Paced, Stream};
 
@@ -42,24 +46,8 @@ use stream::{Paced, Stream};
 /// cheap. The next repetitions would go out after 9 s.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(8);
 
-/// The families of addresses of which one kept silent: nothing at all came from there, not even a refusal. Where UDP is blocked
-/// or leads nowhere, the other addresses of a family would be as silent, and each as dear.
-#[derive(Debug, Default)]
-struct Silence([bool; 2]);
-
-impl Silence {
-    /// This one was asked, and its time is over. One to which nothing could be sent says nothing of the others.
-    fn note(&mut self, address: SocketAddr, account: &Account) {
-        self.0[usize::from(address.is_ipv6())] |= account.is_unheard();
-    }
-
-    fn covers(&self, address: SocketAddr) -> bool {
-        self.0[usize::from(address.is_ipv6())]
-    }
-}
-
-/// Connects to the first address of the name that answers; after one of a family that kept silent no other of it is asked.
-/// Cancel-safe.
+/// Connects to the first address of the name that answers; after one of a family that kept silent no other of it is asked, and
+/// another one first the next time. Cancel-safe.
 pub(super) async fn connect(
     to: &Destination,
     keep_alive: Duration,
@@ -82,7 +70,7 @@ async fn connect_any(
     terms: &Terms,
 ) -> Result<Reached, RoadError> {
     let (until, mut failures) = (Instant::now() + CONNECT_ALL_MAX, Vec::new());
-    let mut silence = Silence::default();
+    let (found, mut silence) = (terms.silent.in_turn(found), Silence::new(&terms.silent));
     for (tried, address) in found.iter().enumerate() {
         if silence.covers(*address) {
             failures.push(format!("{address}: not tried, another of its family keeps silent"));
@@ -96,7 +84,10 @@ async fn connect_any(
         let share = share(left, found.len() - tried).min(HANDSHAKE_MAX);
         let account = Arc::new(Account::new(terms.meters.clone(), terms.pace.clone()));
         match timeout(share, connect_to(*address, to, config.clone(), (&terms.bind, &account))).await {
-            Ok(Ok(reached)) => return Ok(reached),
+            Ok(Ok(reached)) => {
+                silence.broken(*address);
+                return Ok(reached);
+            }
             Ok(Err(Failed::Box(text))) => return Err(RoadError::Disabled(text)),
             Ok(Err(Failed::Distrust(text))) => return Err(RoadError::Distrusted(text)),
             Ok(Err(Failed::Link(text))) => failures.push(format!("{address}: {text}")),
@@ -215,5 +206,10 @@ mod tests {
         assert!(silent[1].try_recv(&mut bytes).is_err());
         let sent = terms.meters.road.snapshot().sent;
         assert!((3 * 1228..=4 * 1228).contains(&sent), "{sent}");
+        let Err(RoadError::Unreachable(why)) = connect_any(&found, &to, &config, &terms).await else {
+            panic!("nobody is there")
+        };
+        assert!(why.contains(&format!("{}: no answer", ports[1])), "only one of them may be dead: {why}");
+        assert!(why.contains(&format!("{}: not tried", ports[0])), "{why}");
     }
 }

@@ -18,7 +18,8 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::{Silence, open};
+use super::open;
+use super::silence::Silence;
 use crate::road::destination::{Destination, RoadError};
 use crate::road::reach::Terms;
 use crate::road::socket::{Refusal, addresses};
@@ -38,14 +39,17 @@ pub(in crate::road) async fn knock(to: &Destination, terms: &Terms) -> Result<()
 }
 
 async fn knock_any(found: &[SocketAddr], terms: &Terms) -> Result<(), RoadError> {
-    let (mut failures, mut silence) = (Vec::new(), Silence::default());
-    for address in found.iter().copied() {
+    let (mut failures, mut silence) = (Vec::new(), Silence::new(&terms.silent));
+    for address in terms.silent.in_turn(found) {
         if silence.covers(address) {
             continue;
         }
         let account = Account::new(terms.meters.clone(), terms.pace.clone());
         match knock_at(address, terms, &account).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                silence.broken(address);
+                return Ok(());
+            }
             Err(Refusal::Box(text)) => return Err(RoadError::Disabled(text)),
             Err(Refusal::Unsent(text)) => failures.push(text),
             Err(Refusal::Link(error)) => failures.push(format!("{address}: {error}")),
@@ -124,6 +128,22 @@ mod tests {
         let terms = Terms::default();
         let (found, _) = tokio::join!(knock_any(&found, &terms), answer);
         assert!(found.is_ok(), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_addresses_of_a_family_one_is_asked_and_the_other_the_next_time() {
+        let silent =
+            [UdpSocket::bind("127.0.0.1:0").await.expect("free"), UdpSocket::bind("127.0.0.1:0").await.expect("free")];
+        let found = silent.each_ref().map(|socket| socket.local_addr().expect("bound"));
+        let (terms, mut bytes) = (Terms::default(), [0; PROBE_BYTES]);
+        for asked in [0, 1, 0] {
+            let Err(RoadError::Unreachable(why)) = knock_any(&found, &terms.clone()).await else { panic!("nobody") };
+            assert!(why.contains(&found[asked].to_string()), "{why}");
+            for (at, socket) in silent.iter().enumerate() {
+                let count = std::iter::from_fn(|| socket.try_recv(&mut bytes).ok()).count();
+                assert_eq!(count, if at == asked { PAUSES.len() } else { 0 });
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ const EVERY_MS = 1000, PATIENCE_MS = 5000, LOST_AFTER_MS = 4000, POINTS_EVERY_MS
 const PAGE = 50, DEVICES_SHOWN = 12, EVENTS_SHOWN = 12, ALARMS_SHOWN = 100, POINTS_MAX = 120;
 
 const at = id => document.getElementById(id);
-const board = { status: null, session: { user: null, operate: [], csrf: "" }, heard: 0, waiting: null, device: "", from: 0, points: new Map(), pointsAt: -Infinity, open: null, all: new Set(), events: false };
+const board = { status: null, session: { user: null, operate: [], csrf: "" }, heard: 0, waiting: null, device: "", from: 0, points: new Map(), pointsAt: -Infinity, open: null, writing: new Set(), all: new Set(), events: false };
 
 /* ---- small things for building the page ---- */
 
@@ -411,13 +411,14 @@ const nameOf = tag => `${tag.device}\n${tag.tag}`;
 
 function choose(device) {
   turn(device);
-  say(at("operated"), "");
   if (board.status) show();
   values().catch(() => {});
 }
 
-// Rows of the device before must not stand under the name of this one, however long its own are on their way.
+// Rows of the device before must not stand under the name of this one, however long its own are on their way, nor what became
+// of a command to it.
 function turn(device) {
+  say(at("operated"), "");
   [board.device, board.from, board.pointsAt, board.waiting] = [device, 0, -Infinity, null];
   list(at("rows"), [], nameOf);
   at("values").hidden = at("pages").hidden = true;
@@ -549,7 +550,8 @@ function draw(parent, points, tag, width, height) {
 async function detail(tag) {
   board.open = nameOf(tag);
   say(at("h-tag"), `${tag.device} · ${tag.tag}`);
-  say(at("write-result"), "");
+  at("write-send").disabled = board.writing.has(board.open);
+  say(at("write-result"), at("write-send").disabled ? WRITING : "");
   at("write-value").value = "";
   at("tag-chart").replaceChildren(make("div"), make("div", "scale", make("span"), make("span")));
   refresh(tag);
@@ -601,25 +603,31 @@ function typed(text, type) {
   return /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/.test(text) ? text : null;
 }
 
+const WRITING = "Writing …";
+
 async function write() {
-  const { tag } = at("write-form"), result = at("write-result"), value = typed(at("write-value").value, tag.type);
+  const { tag } = at("write-form"), name = nameOf(tag), result = at("write-result"), value = typed(at("write-value").value, tag.type);
   if (tag.type !== "text" && ambiguous(at("write-value").value)) return say(result, "A comma before three digits can mean two things. Type 1500 or 1.5, without a comma.");
   if (value == null) return say(result, tag.type === "bool" ? "Type on or off." : "Type a number.");
   if (!await sure(`Write ${value} ${tag.unit ?? ""} to ${tag.device} · ${tag.tag}?`)) return;
-  say(result, "Writing …");
+  say(result, WRITING);
   at("write-send").disabled = true;
+  board.writing.add(name);
+  // Another tag may be open by the time of the answer, and must not be given this one's.
+  const tell = text => { if (board.open === name) say(result, text); };
   try {
     const said = await ask("/api/command/write", `{"device":${JSON.stringify(tag.device)},"tag":${JSON.stringify(tag.tag)},"value":${value},"id":"${identity()}"}`);
-    if (said.outcome === "done") say(result, said.read_back == null ? "Done." : `Done. The device now says ${figure(said.read_back)} ${tag.unit ?? ""}.`);
-    else if (said.outcome === "refused") say(result, `Not written: ${REFUSED[said.reason] ?? said.reason}.`);
-    else if (said.outcome === "pending") say(result, "Sent, and not answered yet. Look at the value before you try again.");
-    else say(result, `It did not work: ${said.reason ?? "unknown"}.`);
+    if (said.outcome === "done") tell(said.read_back == null ? "Done." : `Done. The device now says ${figure(said.read_back)} ${tag.unit ?? ""}.`);
+    else if (said.outcome === "refused") tell(`Not written: ${REFUSED[said.reason] ?? said.reason}.`);
+    else if (said.outcome === "pending") tell("Sent, and not answered yet. Look at the value before you try again.");
+    else tell(`It did not work: ${said.reason ?? "unknown"}.`);
   } catch (trouble) {
     // A gateway that breaks off has perhaps done it all the same.
     const refused = trouble.said && trouble.status < 500;
-    say(result, refused ? `Not written: ${trouble.message}.` : "No clear answer from the gateway. Look at the value before you try again.");
+    tell(refused ? `Not written: ${trouble.message}.` : "No clear answer from the gateway. Look at the value before you try again.");
   }
-  at("write-send").disabled = false;
+  board.writing.delete(name);
+  if (board.open === name) at("write-send").disabled = false;
   values().catch(() => {});
 }
 
@@ -630,11 +638,12 @@ async function operate(operation) {
   const device = board.device; // the one that is asked about: another may be chosen, or take its place, before the answer
   const words = { pause: `Pause ${device}? Its values are bad until it is resumed, and it cannot be written.`, reset: `Reset ${device}? Its counters begin at zero and what was learned of it is forgotten.` };
   if (words[operation] && !await sure(words[operation])) return;
+  const tell = text => { if (board.device === device) say(at("operated"), text); };
   try {
     await ask("/api/command/" + operation, JSON.stringify({ device }));
-    say(at("operated"), { poll: "Asked.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
+    tell({ poll: "Asked.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
   } catch (trouble) {
-    say(at("operated"), trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
+    tell(trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
   }
 }
 

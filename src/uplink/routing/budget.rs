@@ -170,8 +170,9 @@ impl Purse {
         let more = smallest.unwrap_or(AHEAD_FREE);
         let ahead = if all == Save::Exact { 0 } else { open + more };
         let mut rows = Vec::new();
-        for (tally, saved) in self.tallies.iter().zip(&mut self.saved) {
+        for (tally, saved) in self.tallies.iter_mut().zip(&mut self.saved) {
             let due = match (all, *saved) {
+                _ if tally.has_outdated_row() => true,
                 (Save::Exact, saved) => saved != Some(tally.bytes) && (tally.bytes > 0 || saved.is_some()),
                 (Save::Due, None) => tally.bytes + open > 0,
                 // Half of it is left for what goes out while the disk is slow.
@@ -179,6 +180,7 @@ impl Purse {
             };
             if due {
                 rows.push(tally.row(&self.uplink, &self.path, ahead));
+                rows.extend(tally.undated_row(&self.uplink, &self.path, ahead));
                 *saved = Some(tally.bytes + ahead);
             }
         }

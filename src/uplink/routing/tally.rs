@@ -1,8 +1,8 @@
 //! A tally: bytes of one calendar period (UTC), on a box whose clock may be wrong. Pure.
 //!
 //! A new period begins only when a clock with a fix says so, and only forwards: after a backward step the period that
-//! was goes on, and so it does while no fix is known. What was counted without one counts for the period that the first
-//! fix begins as well: it may have gone out in either. A clock that was ahead by months must not close a budget for that
+//! was goes on, and so it does while no fix is known. What was counted without one, over restarts, counts for the period that
+//! the first fix begins as well: it may have gone out in either. A clock that was ahead by months must not close a budget for that
 //! long, so a period that lies in the future ends once the clock, set right, has gone on for the longest length such a
 //! period can have.
 
@@ -17,6 +17,8 @@ pub(in crate::uplink) const TOLD_80: u8 = 1;
 pub(in crate::uplink) const TOLD_100: u8 = 2;
 /// In a row: no period is known yet.
 const UNKNOWN: i64 = -1;
+/// Added to the code of a period: what of it was counted before a fix, in a row of its own.
+const UNDATED: u8 = 2;
 
 /// Which period a moment lies in: days since 1970, or year × 12 + month − 1.
 pub(in crate::uplink) const fn number(period: Period, unix_ms: i64) -> i64 {
@@ -63,8 +65,11 @@ pub(in crate::uplink) struct Tally {
     /// `None` until a fix says which.
     number: Option<i64>,
     pub(in crate::uplink) bytes: u64,
-    /// How many of them were counted in this run before the first fix; `None` once there was one.
+    /// How many of them were counted since the last fix of an earlier run and before the first of this one; `None` once there
+    /// was one.
     undated: Option<u64>,
+    /// There is a row that says so.
+    undated_saved: bool,
     /// What the operator was told of in this period.
     pub(in crate::uplink) told: u8,
     /// Since when the clock says that this period lies in the future.
@@ -73,16 +78,24 @@ pub(in crate::uplink) struct Tally {
 
 impl Tally {
     pub(in crate::uplink) const fn new(period: Period) -> Self {
-        Self { period, number: None, bytes: 0, undated: Some(0), told: 0, behind: None }
+        Self { period, number: None, bytes: 0, undated: Some(0), undated_saved: false, told: 0, behind: None }
     }
 
     /// Goes on from what was saved; what was counted meanwhile is added. Rows come oldest first.
     pub(in crate::uplink) fn adopt(&mut self, rows: &[MeterRow], path: &str) {
-        let mine = |row: &&MeterRow| row.path == path && row.period == code(self.period);
-        let Some(row) = rows.iter().filter(mine).max_by_key(|row| row.number) else { return };
+        let of = |code| rows.iter().filter(move |row| row.path == path && row.period == code);
+        let Some(row) = of(code(self.period)).max_by_key(|row| row.number) else { return };
         let saved = (row.number != UNKNOWN).then_some(row.number);
-        if self.number.is_some() && saved.is_some() && self.number > saved {
-            return; // history
+        let is_history = self.number.is_some() && saved.is_some() && self.number > saved;
+        let before: u64 = of(code(self.period) + UNDATED).map(|row| row.bound).sum();
+        self.undated_saved = before > 0;
+        match &mut self.undated {
+            Some(undated) => *undated += before,
+            None if is_history => self.bytes += before, // the fix came first, and began a new period
+            None => {}
+        }
+        if is_history {
+            return;
         }
         self.number = saved.or(self.number);
         self.bytes += row.bound;
@@ -120,7 +133,8 @@ impl Tally {
                 return false;
             }
         }
-        *self = Self { number: Some(now), bytes: undated, undated: None, ..Self::new(self.period) };
+        let undated_saved = self.undated_saved;
+        *self = Self { number: Some(now), bytes: undated, undated: None, undated_saved, ..Self::new(self.period) };
         true
     }
 
@@ -149,6 +163,27 @@ impl Tally {
             told: self.told,
             behind: self.behind,
         }
+    }
+
+    /// Says a row that there is no fix, and there has been one since?
+    pub(in crate::uplink) const fn has_outdated_row(&self) -> bool {
+        self.undated_saved && self.undated.is_none()
+    }
+
+    /// What was counted without a fix, for the next run to go on with; once there was a fix, nothing.
+    pub(in crate::uplink) fn undated_row(&mut self, uplink: &str, path: &str, ahead: u64) -> Option<MeterRow> {
+        let undated = self.undated.filter(|bytes| *bytes > 0);
+        let was_saved = std::mem::replace(&mut self.undated_saved, undated.is_some());
+        (undated.is_some() || was_saved).then(|| MeterRow {
+            uplink: uplink.to_owned(),
+            path: path.to_owned(),
+            period: code(self.period) + UNDATED,
+            number: UNKNOWN,
+            bytes: undated.unwrap_or(0),
+            bound: undated.map_or(0, |bytes| bytes + ahead),
+            told: 0,
+            behind: None,
+        })
     }
 }
 
@@ -267,6 +302,38 @@ mod tests {
         assert_eq!(tally.bytes, 1070);
         assert!(tally.turn(fixed(MIDNIGHT)));
         assert_eq!(tally.bytes, 0);
+    }
+
+    #[test]
+    fn what_goes_out_before_the_first_fix_is_not_forgotten_by_a_restart_before_it() {
+        let mut rows = vec![counted(Period::Day).row("u", "", 0)];
+        let save = |tally: &mut Tally, rows: &mut Vec<MeterRow>| {
+            for row in [Some(tally.row("u", "", 0)), tally.undated_row("u", "", 0)].into_iter().flatten() {
+                rows.retain(|older| !row.displaces(older));
+                rows.push(row);
+            }
+        };
+        for run in 1..=3 {
+            let mut tally = Tally::new(Period::Day);
+            tally.count(1);
+            tally.adopt(&rows, "");
+            tally.count(9);
+            save(&mut tally, &mut rows);
+            assert_eq!((tally.bytes, tally.undated), (1000 + run * 10, Some(run * 10)));
+        }
+        // A fix, and then the disk; and the other way round.
+        let mut late = Tally::new(Period::Day);
+        late.turn(fixed(MIDNIGHT + 1));
+        late.adopt(&rows, "");
+        assert_eq!(late.bytes, 30);
+        let mut tally = Tally::new(Period::Day);
+        tally.adopt(&rows, "");
+        assert!(tally.turn(fixed(MIDNIGHT + 1)));
+        assert_eq!((tally.bytes, tally.has_outdated_row()), (30, true));
+        save(&mut tally, &mut rows);
+        let mut again = Tally::new(Period::Day);
+        again.adopt(&rows, "");
+        assert_eq!((again.bytes, again.undated, again.has_outdated_row()), (30, Some(0), false), "once");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::catalogue::{Known, OWN, VERSION, is_there};
 use super::own::Last;
 use super::{EdgeNode, TEXT, Telegram, Told, ms};
-use crate::config::plan::{Limits, TagPlan};
+use crate::config::plan::{Downlink, Limits, TagPlan};
 use crate::flow::hub::{DeviceReport, Standing};
 use crate::model::quality::{Cause, Quality};
 use crate::model::sample::Sample;
@@ -220,8 +220,8 @@ impl EdgeNode {
             for (entry, (told, sample)) in rows {
                 names.insert(entry.name.clone());
                 let value = sample.as_ref().and_then(|sample| value_of(sample.value.as_ref(), entry.kind));
-                let tag = plan.tags.get(entry.tag.0 as usize);
-                let properties = properties(told.quality, tag);
+                let tag = plan.tag(entry.tag);
+                let properties = properties(told.quality, tag, self.downlink());
                 payload.push(&Metric {
                     name: Some(&entry.name),
                     alias: Some(entry.alias),
@@ -297,8 +297,8 @@ pub(super) fn death(bdseq: u8, now_ms: u64) -> Vec<u8> {
     payload.encode()
 }
 
-/// The names are those that Ignition knows.
-fn properties(quality: i32, tag: Option<&TagPlan>) -> Vec<(&'static str, Property<'_>)> {
+/// The names are those that Ignition knows. Where no commands are taken nothing can be written, and no host should offer it.
+fn properties(quality: i32, tag: Option<&TagPlan>, commands: Downlink) -> Vec<(&'static str, Property<'_>)> {
     let mut all = vec![(QUALITY, Property::Int(quality))];
     let Some(tag) = tag else { return all };
     if !tag.unit.is_empty() {
@@ -307,7 +307,7 @@ fn properties(quality: i32, tag: Option<&TagPlan>) -> Vec<(&'static str, Propert
     let Limits { min, max } = tag.limits;
     all.extend(min.map(|min| ("engLow", Property::Double(min))));
     all.extend(max.map(|max| ("engHigh", Property::Double(max))));
-    if !tag.access.writes() {
+    if commands == Downlink::Refused || !tag.access.writes() {
         all.push(("readOnly", Property::Bool(true)));
     }
     all
@@ -315,4 +315,27 @@ fn properties(quality: i32, tag: Option<&TagPlan>) -> Vec<(&'static str, Propert
 
 fn stands(reports: &[DeviceReport], known: &Known) -> Option<Standing> {
     reports.binary_search_by_key(&known.ix.0, |report| report.device.0).ok().map(|at| reports[at].standing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tag::{Access, Address, DataType as Type, DeviceIx, Table};
+
+    #[test]
+    fn where_no_commands_are_taken_no_metric_can_be_written() {
+        let address = Address { table: Table::Holding, start: 0, bit: None };
+        let plain = TagPlan::plain("t", DeviceIx(0), address, Type::Uint16);
+        for (access, commands, expected) in [
+            (Access::ReadWrite, Downlink::Accepted, false),
+            (Access::ReadWrite, Downlink::Refused, true),
+            (Access::Read, Downlink::Accepted, true),
+        ] {
+            let tag = TagPlan { access, ..plain.clone() };
+            let properties = properties(192, Some(&tag), commands);
+            let read_only =
+                properties.iter().any(|(name, value)| *name == "readOnly" && *value == Property::Bool(true));
+            assert_eq!(read_only, expected, "{access:?} {commands:?}");
+        }
+    }
 }

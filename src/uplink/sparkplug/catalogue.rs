@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::plan::{Plan, Scale, Source, TagPlan};
+use crate::config::plan::{Plan, Scale, TagPlan};
 use crate::flow::hub::Standing;
 use crate::model::number::Class;
 use crate::model::sample::Sample;
@@ -73,9 +73,8 @@ impl Catalogue {
         let ids: HashMap<_, u64> =
             dictionary.iter().map(|tag| ((&*tag.device, &*tag.name, tag.data_type), tag.id.into())).collect();
         let (mut devices, mut scan_rate_ms) = (Vec::new(), u64::MAX);
-        for (ix, device) in (0..).map(DeviceIx).zip(&plan.devices).filter(|(_, device)| !device.is_hole()) {
-            let tags = (0..).map(TagIx).zip(&plan.tags).skip(device.tags.start).take(device.tags.len());
-            let mine = tags.filter(|(_, tag)| !tag.is_hole() && classes.contains(&tag.class));
+        for (ix, device) in plan.live_devices() {
+            let mine = plan.tags_of(device).filter(|(_, tag)| !tag.is_hole() && classes.contains(&tag.class));
             let entry = |(ix, tag): (TagIx, &TagPlan)| {
                 let alias = *ids.get(&(&*device.name, &*tag.name, tag.data_type))?;
                 let name = metric_name(&tag.topic, &device.name, &tag.name);
@@ -85,7 +84,7 @@ impl Catalogue {
             if metrics.is_empty() {
                 continue;
             }
-            let polls = metrics.iter().filter_map(|entry| plan.tags.get(entry.tag.0 as usize)).map(|tag| tag.poll);
+            let polls = metrics.iter().filter_map(|entry| plan.tag(entry.tag)).map(|tag| tag.poll);
             let shortest = polls.min().map_or(u64::MAX, |poll| u64::try_from(poll.as_millis()).unwrap_or(u64::MAX));
             scan_rate_ms = scan_rate_ms.min(shortest);
             devices.push(Known { name: device.name.as_str().into(), ix, metrics });
@@ -114,8 +113,6 @@ impl Catalogue {
 pub(super) fn kind(tag: &TagPlan) -> DataType {
     let worked = if tag.map.is_some() {
         Worked::Mapped
-    } else if matches!(tag.source, Source::Derived(_)) {
-        Worked::Computed
     } else if tag.scale_from.is_some() {
         Worked::ByDevice
     } else if tag.scale == Scale::IDENTITY {
@@ -129,4 +126,37 @@ pub(super) fn kind(tag: &TagPlan) -> DataType {
 /// Does a host believe that there is such a device?
 pub(super) const fn is_there(standing: Standing) -> bool {
     matches!(standing, Standing::Answering | Standing::Suspect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::expression::Formula;
+    use crate::config::plan::{Derivation, Source};
+    use crate::model::tag::{Address, DataType as Type, Table};
+    use crate::model::value::Value;
+    use crate::payload::sparkplug::Value as Sent;
+
+    #[test]
+    fn a_derived_tag_has_the_type_of_one_that_is_read() {
+        let address = Address { table: Table::Holding, start: 0, bit: None };
+        let text = "{hi} * 4294967296 + {lo}";
+        let formula = Formula::read(text).expect("an expression");
+        let derivation = Derivation { text: text.to_owned(), formula, inputs: Vec::new(), every: None };
+        let source = Source::Derived(Box::new(derivation));
+        for (data_type, scale, expected) in [
+            (Type::Uint64, Scale::IDENTITY, DataType::UInt64),
+            (Type::Int64, Scale::IDENTITY, DataType::Int64),
+            (Type::Int64, Scale { factor: 0.1, offset: 0.0 }, DataType::Double),
+            (Type::Float64, Scale::IDENTITY, DataType::Double),
+            (Type::Bool, Scale::IDENTITY, DataType::Boolean),
+            (Type::Text(8), Scale::IDENTITY, DataType::String),
+        ] {
+            let tag =
+                TagPlan { source: source.clone(), scale, ..TagPlan::plain("sum", DeviceIx(0), address, data_type) };
+            assert_eq!(kind(&tag), expected, "{data_type} {scale:?}");
+        }
+        let whole = Value::Uint(9_007_199_254_740_993); // no double is
+        assert_eq!(value_of(Some(&whole), DataType::UInt64), Some(Sent::Long(9_007_199_254_740_993)));
+    }
 }

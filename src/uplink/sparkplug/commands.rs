@@ -5,8 +5,9 @@
 //!    └─ STATE: Ears                └────── NCMD: Ears ──> feeder
 //! ```
 //!
-//! "Node Control/Rebirth" and the like are taken from every host that may publish there; writes only with `commands = true`. A
-//! write that is refused is counted, told to the log, and answered by the value that the metric really has.
+//! "Node Control/Rebirth" and the like are taken from every host that may publish there; writes only with `commands = true`:
+//! without, births say that nothing can be written (`readOnly`), and DCMD is not subscribed to. A write that is refused is counted,
+//! told to the log, and answered by the value that the metric really has.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,7 +23,7 @@ use super::host::is_credible;
 use super::{EdgeNode, ms};
 use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
 use crate::flow::clock::Clock;
-use crate::flow::command::{Admission, Redelivery, Request, Retained as Retain};
+use crate::flow::command::{Admission, CommandEntry, Redelivery, Request, Retained as Retain};
 use crate::model::sparkplug::{Kind, Topic, state_topic};
 use crate::model::time::Stamp;
 use crate::model::value::Value;
@@ -226,8 +227,11 @@ impl Desk {
             None if arrived.arrival.retain => self.refuse(&topic, "retained", commands.len()),
             None => self.control(&topic, &commands),
             Some(device) => {
+                let Some(Commands { entry: road, .. }) = &self.commands else {
+                    return self.stats.commands_foreign.one(); // nobody subscribed to it
+                };
                 for command in &commands {
-                    self.write(&topic, device, command, &arrived).await;
+                    self.write(road, (&topic, device), command, &arrived).await;
                 }
             }
         }
@@ -273,12 +277,12 @@ impl Desk {
         }
     }
 
-    async fn write(&self, topic: &str, device: &str, command: &Command, arrived: &Arrived) {
+    async fn write(&self, road: &CommandEntry, (topic, device): (&str, &str), command: &Command, arrived: &Arrived) {
         let catalogue = self.catalogue.load_full();
         let Some(entry) = find(&catalogue, device, command) else {
             return self.refuse(topic, "the device has no such metric", 1);
         };
-        if let Err(reason) = self.submit(entry, command, arrived).await {
+        if let Err(reason) = self.submit(road, entry, command, arrived).await {
             if let Some(reason) = reason {
                 self.refuse(topic, &reason, 1);
             } else {
@@ -296,14 +300,16 @@ impl Desk {
     }
 
     /// `Err`: refused, with the reason where nobody has told it yet.
-    async fn submit(&self, entry: &Entry, command: &Command, arrived: &Arrived) -> Result<(), Option<String>> {
-        let Some(commands) = &self.commands else {
-            return Err(Some("this uplink takes no commands (commands = true is not set)".to_owned()));
-        };
+    async fn submit(
+        &self,
+        road: &CommandEntry,
+        entry: &Entry,
+        command: &Command,
+        arrived: &Arrived,
+    ) -> Result<(), Option<String>> {
         let value = command.told.as_kind(entry.kind).map_err(|error| Some(error.to_string()))?;
         let plan = self.plan.as_ref().map(|plan| plan.load());
-        let writes =
-            plan.as_ref().and_then(|plan| plan.tags.get(entry.tag.0 as usize)).is_some_and(|tag| tag.access.writes());
+        let writes = plan.as_ref().and_then(|plan| plan.tag(entry.tag)).is_some_and(|tag| tag.access.writes());
         drop(plan);
         if !writes {
             return Err(Some("the tag may not be written".to_owned()));
@@ -321,7 +327,7 @@ impl Desk {
             replies: None,
             at: arrived.at,
         };
-        match commands.entry.submit(request).await {
+        match road.submit(request).await {
             Admission::Accepted => Ok(()),
             Admission::Refused(_) => Err(None),
         }

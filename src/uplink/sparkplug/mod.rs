@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::config::births::births;
-use crate::config::plan::{Compress, Datatypes, Plan, SparkplugPlan, UplinkPlan};
+use crate::config::plan::{Compress, Datatypes, Downlink, Plan, SparkplugPlan, UplinkPlan};
 use crate::config::preset::limits;
 use crate::flow::clock::Clock;
 use crate::flow::latest::Latest;
@@ -201,6 +201,11 @@ impl EdgeNode {
         }
     }
 
+    /// Does it take commands?
+    const fn downlink(&self) -> Downlink {
+        if self.commands.is_some() { Downlink::Accepted } else { Downlink::Refused }
+    }
+
     /// Where the will goes.
     pub(super) fn death_topic(&self) -> String {
         self.node.topic(Kind::NDeath)
@@ -290,7 +295,7 @@ impl EdgeNode {
     pub(in crate::uplink) fn births_cost(&self) -> (usize, usize) {
         let Some(plant) = &self.plant else { return (1, 0) };
         let plan = plant.plan.load();
-        let births = births(&plan.devices, &plan.tags, &self.classes);
+        let births = births(&plan.devices, &plan.tags, &self.classes, self.downlink());
         let own: usize = self.own.values().map(|last| last.text.len()).sum();
         (births.messages, births.bytes + own)
     }

@@ -91,7 +91,7 @@ impl<S: Source> Session<'_, S> {
             return Ok(());
         }
         if several && self.packer.node().is_some_and(|node| node.may_move(now)) {
-            return Err(self.leave_for_host(client, line, "a host asks for the next server"));
+            return Err(self.leave_for_host(client, line, progress, "a host asks for the next server"));
         }
         self.stats.commands_refused.one();
         tracing::debug!(uplink = self.plan.name, several, "a host asks for the next server, too soon or where is none");
@@ -141,7 +141,7 @@ impl<S: Source> Session<'_, S> {
                 return Ok(Data::MustWait);
             }
             let Some(telegram) = self.packer.node().and_then(|node| node.next_due(now)) else { break };
-            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
+            self.tell(client, line, progress, (telegram, Sent::Aside, Lane::Live))?;
         }
         let Some(node) = self.packer.node() else { return Ok(Data::May) };
         node.births_out(Instant::now());
@@ -158,7 +158,7 @@ impl<S: Source> Session<'_, S> {
                 break;
             }
             let Some(telegram) = self.packer.node().and_then(|node| node.answer(now)) else { break };
-            self.tell(client, line, progress, (telegram, Sent::Reply, Lane::Live))?;
+            self.tell(client, line, progress, (telegram, Sent::Aside, Lane::Live))?;
         }
         Ok(())
     }
@@ -172,9 +172,9 @@ impl<S: Source> Session<'_, S> {
         if born && host.is_broken() {
             return Err(match host.standing() {
                 Standing::Online => {
-                    Ended::Anew(self.say_death(client, line, "the primary host went and is back")?).into()
+                    Ended::Anew(self.say_death(client, line, progress, "the primary host went and is back")?).into()
                 }
-                _ => self.leave_for_host(client, line, "the primary host went offline"),
+                _ => self.leave_for_host(client, line, progress, "the primary host went offline"),
             });
         }
         match host.standing() {
@@ -188,7 +188,7 @@ impl<S: Source> Session<'_, S> {
             Standing::Unknown | Standing::Offline
                 if host.walks_on(servers) || servers > 1 && progress.stands_for() >= HOST_WAIT =>
             {
-                Err(self.leave_for_host(client, line, "the primary host is not at this server"))
+                Err(self.leave_for_host(client, line, progress, "the primary host is not at this server"))
             }
             Standing::Unknown | Standing::Offline => {
                 let now = Instant::now();
@@ -217,15 +217,15 @@ impl<S: Source> Session<'_, S> {
     }
 
     /// NDEATH; the caller disconnects, and asks the next server.
-    fn leave_for_host(&mut self, client: &Client, line: &Line, why: &str) -> End {
-        self.say_death(client, line, why).map_or_else(End::from, |why| Ended::Host(why).into())
+    fn leave_for_host(&mut self, client: &Client, line: &Line, progress: &mut Progress, why: &str) -> End {
+        self.say_death(client, line, progress, why).map_or_else(End::from, |why| Ended::Host(why).into())
     }
 
     /// NDEATH, and the reason for it.
-    fn say_death(&mut self, client: &Client, line: &Line, why: &str) -> Result<String, Gone> {
+    fn say_death(&mut self, client: &Client, line: &Line, progress: &mut Progress, why: &str) -> Result<String, Gone> {
         if let Some(node) = self.packer.node().filter(|node| node.is_born()) {
             let (topic, payload) = (node.death_topic(), node.death());
-            line.hand(Sent::Reply, Lane::Live, topic.len() + payload.len());
+            self.hand_over(line, progress, (Sent::Aside, Lane::Live, topic.len() + payload.len()));
             client.publish(topic, payload, Retained::No, Extras::default())?;
         }
         Ok(why.to_owned())
@@ -256,7 +256,7 @@ impl<S: Source> Session<'_, S> {
             if place > 0 {
                 self.rate.owe(Instant::now()); // may_send() took the first
             }
-            let sent = if place == last { Sent::Owed(ack) } else { Sent::Reply };
+            let sent = if place == last { Sent::Owed(ack) } else { Sent::Aside };
             self.tell(client, line, progress, (telegram, sent, lane))?;
         }
         Ok(())
@@ -272,12 +272,8 @@ impl<S: Source> Session<'_, S> {
         let Some(node) = self.packer.node() else { return Ok(()) };
         let (topic, payload) = node.seal(telegram);
         let bytes = topic.len() + payload.len() + MQTT_BYTES;
-        if line.in_flight() == 0 {
-            progress.moved_at = Instant::now();
-        }
-        line.hand(sent, lane, bytes);
+        self.hand_over(line, progress, (sent, lane, bytes));
         progress.lanes.sent(lane, bytes);
-        self.routing.sent(bytes);
         progress.unproven += bytes;
         client.tell(topic, payload)?;
         // A thin link takes long for what is behind one barrier, and until its answer nothing shows that it does.

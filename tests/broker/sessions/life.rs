@@ -121,6 +121,32 @@ async fn what_has_expired_in_the_meantime_is_not_sent_and_the_rest_says_how_long
 }
 
 #[tokio::test]
+async fn what_was_sent_at_qos_2_and_not_acknowledged_is_sent_again_though_it_has_expired() {
+    let (time, clock) = at(0);
+    let broker = Running::with(with(clock)).await;
+    absent(&broker, "c", "q", 2).await;
+    let mut sender = broker.v5("sender").await;
+    for text in ["sent", "not sent"] {
+        let qos = QoS5::ExactlyOnce;
+        assert!(sender.give(v5::Publish { qos, ..expiring(text, 30) }).await);
+    }
+    let small = |wishes: &mut Wishes| {
+        lasting(3600)(wishes);
+        wishes.properties.receive_maximum = Some(1);
+    };
+    let (mut client, _) = Client5::open(broker.address, "c", small).await;
+    let first = client.message().await;
+    drop(client);
+    time.advance(Duration::from_secs(40));
+    let (mut client, _) = Client5::open(broker.address, "c", small).await;
+    let again = client.take().await;
+    assert_eq!((&again.payload[..], again.dup, again.pkid), (&b"sent"[..], true, first.pkid));
+    client.ping().await;
+    assert_eq!(broker.publisher.stats().dropped_expired.get(), 1);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn what_has_expired_makes_room_for_what_is_fresh_though_its_client_stays_away() {
     let (time, clock) = at(0);
     let sessions = SessionsPlan { session_max_size: 64 << 10, ..SessionsPlan::default() };

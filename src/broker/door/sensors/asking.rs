@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::anew::Content;
 use super::greeting::qos;
 use super::inner::{self, Said};
 use super::names::Known;
@@ -34,43 +35,79 @@ impl Translator {
     }
 
     pub(super) fn publish(&mut self, publish: &Publish) {
-        let topic_id = number(publish.topic);
+        if let Err(code) = self.hand_in(publish) {
+            self.turned_down += u64::from(code != Code::Congestion);
+            let (topic_id, message_id) = (number(publish.topic), publish.message_id);
+            self.out.push(Message::Puback { topic_id, message_id, code });
+        }
+    }
+
+    fn hand_in(&mut self, publish: &Publish) -> Result<(), Code> {
         let Publish { again, quality, kept, message_id, ref payload, .. } = *publish;
-        let surely = quality != Quality::Zero;
-        let refused = match (self.name(publish.topic), qos(quality)) {
-            (_, None) => return, // without a connection: the door's matter
-            (None, _) => Code::InvalidTopicId,
-            (Some(_), Some(_)) if surely && self.asked.contains_key(&(Asked::Publish, message_id)) => return,
-            (Some(_), Some(_)) if surely && self.asked.len() >= ASKED_MAX => Code::Congestion,
-            (Some(name), Some(qos)) => {
-                let retains = kept == Kept::Yes;
-                let forbidden = qos > self.rules.terms.max_qos || retains && !self.rules.terms.retain_available;
-                if check_topic(&name).is_ok() && !forbidden && (message_id > 0 || !surely) {
-                    let (again, retain) = (again == Again::Yes, retains.into());
-                    let said = Said { again, qos, retain, packet_id: message_id, topic: &name, payload };
-                    inner::publish(&mut self.packets, said);
-                    if surely {
-                        self.asked.insert((Asked::Publish, message_id), topic_id);
-                    }
-                    return;
-                }
-                Code::NotSupported
+        let Some(qos) = qos(quality) else { return Ok(()) }; // without a connection: the door's matter
+        let name = self.name(publish.topic).ok_or(Code::InvalidTopicId)?;
+        let (surely, retains) = (qos != Qos::AtMostOnce, kept == Kept::Yes);
+        let terms = self.rules.terms;
+        let forbidden = qos > terms.max_qos || retains && !terms.retain_available || terms.is_too_long(payload);
+        if check_topic(&name).is_err() || forbidden || surely && message_id == 0 {
+            return Err(Code::NotSupported);
+        }
+        if surely {
+            let content = Content::of(&name, payload);
+            if self.is_awaited(publish) {
+                return Ok(());
             }
+            if self.asked.len() >= ASKED_MAX {
+                return Err(Code::Congestion);
+            }
+            if self.is_another(publish, content) {
+                return Ok(());
+            }
+            if qos == Qos::ExactlyOnce {
+                self.begin_exchange(message_id, content);
+            }
+            self.asked.insert((Asked::Publish, message_id), Some(number(publish.topic)));
+        }
+        let said = Said {
+            again: again == Again::Yes,
+            qos,
+            retain: retains.into(),
+            packet_id: message_id,
+            topic: &name,
+            payload,
         };
-        self.out.push(Message::Puback { topic_id, message_id, code: refused });
+        inner::publish(&mut self.packets, said);
+        Ok(())
+    }
+
+    /// PUBREL: what it has published at QoS 2 is over for it.
+    pub(super) fn let_go(&mut self, message_id: u16) {
+        let asked = (Asked::Release, message_id);
+        if self.asked.contains_key(&asked) {
+            return;
+        }
+        if self.asked.len() < ASKED_MAX {
+            self.asked.insert(asked, Some(0));
+        }
+        inner::ack(&mut self.packets, AckKind::Pubrel, message_id, 0);
     }
 
     /// The broker has acknowledged what the sensor has published.
     pub(super) fn settled(&mut self, ack: Ack) {
         let Ack { kind, packet_id: message_id, reason } = ack;
-        if kind == AckKind::Pubcomp {
-            return self.out.push(Message::Pubcomp(message_id));
-        }
-        let topic_id = self.asked.remove(&(Asked::Publish, message_id)).unwrap_or(0);
         let code = code(reason);
+        let asked = if kind == AckKind::Pubcomp { Asked::Release } else { Asked::Publish };
+        let answer = self.asked.remove(&(asked, message_id));
+        if matches!((kind, code == Code::Accepted), (AckKind::Pubcomp, true) | (AckKind::Pubrec, false)) {
+            self.exchanges.remove(&message_id);
+        }
+        if answer == Some(None) {
+            return self.go_on(message_id);
+        }
         self.out.push(match kind {
+            AckKind::Pubcomp => Message::Pubcomp(message_id),
             AckKind::Pubrec if code == Code::Accepted => Message::Pubrec(message_id),
-            _ => Message::Puback { topic_id, message_id, code },
+            _ => Message::Puback { topic_id: answer.flatten().unwrap_or(0), message_id, code },
         });
     }
 
@@ -83,7 +120,7 @@ impl Translator {
         }
         match self.judge(quality, message_id, filter) {
             Ok((name, qos, topic_id)) => {
-                self.asked.insert((Asked::Subscribe, message_id), topic_id);
+                self.asked.insert((Asked::Subscribe, message_id), Some(topic_id));
                 if let Filter::Predefined(id) = filter {
                     self.learnt |= self.predefined.insert(*id);
                 }
@@ -122,7 +159,11 @@ impl Translator {
 
     /// The broker has answered SUBSCRIBE.
     pub(super) fn suback(&mut self, message_id: u16, reason: u8, now: Instant) {
-        let topic_id = self.asked.remove(&(Asked::Subscribe, message_id)).unwrap_or(0);
+        let asked = self.asked.remove(&(Asked::Subscribe, message_id));
+        if asked == Some(None) {
+            return;
+        }
+        let topic_id = asked.flatten().unwrap_or(0);
         let (quality, topic_id, code) = match (code(reason), reason) {
             (Code::Accepted, 0) => (Quality::Zero, topic_id, Code::Accepted),
             (Code::Accepted, 1) => (Quality::One, topic_id, Code::Accepted),
@@ -147,10 +188,17 @@ impl Translator {
                     self.learnt |= self.predefined.remove(id);
                 }
                 self.repeatable = None;
-                self.asked.insert(asked, 0);
+                self.asked.insert(asked, Some(0));
                 inner::unsubscribe(&mut self.packets, message_id, &name);
             }
             None => self.out.push(Message::Unsuback(message_id)), // it has no such subscription
+        }
+    }
+
+    /// The broker has answered UNSUBSCRIBE.
+    pub(super) fn unsuback(&mut self, message_id: u16) {
+        if self.asked.remove(&(Asked::Unsubscribe, message_id)) != Some(None) {
+            self.out.push(Message::Unsuback(message_id));
         }
     }
 

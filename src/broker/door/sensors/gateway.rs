@@ -44,8 +44,8 @@ const MAILBOX: usize = 16;
 const ANSWERS_EACH: Duration = Duration::from_millis(10);
 const ANSWERS_AT_ONCE: u32 = 100;
 
-/// Datagrams taken in before others get their turn.
-const AT_ONCE: usize = 64;
+/// Datagrams taken in before others get their turn: all of them may be for one client.
+const AT_ONCE: usize = MAILBOX;
 
 /// Pause after an error of the port.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -199,7 +199,12 @@ impl Gateway<'_> {
         let Some(known) = self.known.get(&source) else { return self.stranger(&source, &message).await };
         match known.mailbox.try_send(message) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.stats().crowded.one(),
+            Err(TrySendError::Full(message)) => {
+                tokio::task::yield_now().await; // its task may only have had no turn yet
+                if known.mailbox.try_send(message).is_err() {
+                    self.stats().crowded.one();
+                }
+            }
             Err(TrySendError::Closed(message)) => {
                 self.known.remove(&source);
                 self.stranger(&source, &message).await;

@@ -148,6 +148,7 @@ impl Translator {
         if self.stage == Stage::Active {
             self.names.doubt(); // it may have been started anew
         }
+        self.begin_anew();
         (self.said, self.repeatable) = (said, None);
         if self.said.asks == Asks::ForWill {
             self.ask(None, now);

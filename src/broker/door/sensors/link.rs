@@ -115,8 +115,11 @@ impl Link {
         end.err()
     }
 
-    /// Waits for the next thing to happen.
+    /// Waits for the next thing to happen, unless there is something to say, which goes first.
     async fn next(&mut self, translator: &mut Translator, pipe: &mut Option<Pipe>) -> Flow {
+        if !translator.out.is_empty() {
+            return Flow::On;
+        }
         while let Some(heard) = pipe.as_mut().filter(|_| translator.takes_more()).and_then(Pipe::next) {
             match translator.packet(heard, Instant::now()) {
                 Flow::On if translator.out.is_empty() => {}
@@ -135,7 +138,8 @@ impl Link {
         let packets = &mut translator.packets;
         let turned = async {
             match pipe.as_mut() {
-                Some(pipe) if asleep && !takes => {
+                // What it said before it slept does not wait for its wake.
+                Some(pipe) if asleep && !takes && packets.is_empty() => {
                     pipe.over().await;
                     Ok(0)
                 }
@@ -204,7 +208,9 @@ impl Link {
 
     /// Sends what there is to send.
     async fn say(&mut self, translator: &mut Translator) {
-        let stats = &self.porch.shared.stats.sensors;
+        let stats = &self.porch.shared.stats;
+        stats.publishes_refused.add(std::mem::take(&mut translator.turned_down));
+        let stats = &stats.sensors;
         stats.repeated.add(std::mem::take(&mut translator.repeats));
         stats.refused.add(std::mem::take(&mut translator.refused));
         for message in translator.out.drain(..) {

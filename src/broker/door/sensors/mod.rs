@@ -12,8 +12,8 @@
 //!
 //! One task per door takes datagrams from its `port` (`gateway`; sensors look for it by `multicast`): it answers what concerns
 //! nobody in particular and hands the rest to the task of its client (`link`). `translator` decides, pure; `greeting` how a
-//! sensor comes and goes, `asking` what it wants, `delivering` what it gets; `names` topic ids; `inner` the packets in the
-//! pipe (`pipe`); `unasked` publishes at QoS −1.
+//! sensor comes and goes, `asking` what it wants, `anew` when it has forgotten that, `delivering` what it gets; `names` topic
+//! ids; `inner` the packets in the pipe (`pipe`); `unasked` publishes at QoS −1.
 //!
 //! **Who is who.** A client is its address, the one of ours that it speaks to, and its wireless node behind a forwarder, from
 //! its CONNECT on: whoever comes from elsewhere with the same id has to CONNECT, which takes the place of the other. Anybody
@@ -26,6 +26,7 @@
 //! what they sent, and so many a second. A message for a client that is too busy is dropped and counted; it is sent again by
 //! whoever sent it, except at QoS 0.
 
+mod anew;
 mod asking;
 mod delivering;
 mod gateway;

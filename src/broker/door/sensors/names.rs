@@ -15,9 +15,11 @@ use ring::digest::{SHA256, digest};
 const IDS_MAX: usize = 1024;
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Ids that are kept for their names in one session, also for names that have made room: ten bytes each on disk. What comes
-/// beyond is not kept for anybody.
+/// Ids that are kept for their names in one session, also for names that have made room: ten bytes each on disk.
 const GIVEN_MAX: usize = 2 * IDS_MAX;
+
+/// The lowest bit of what is kept says whether the client has registered the name; the others are of the name's digest.
+const BY_CLIENT: u64 = 1;
 
 /// Does the client know what an id stands for?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,9 @@ impl Names {
         let id = self.assign(name)?;
         let entry = self.entries.get_mut(&id)?;
         (entry.known, entry.wanted) = (Known::Yes, Wanted::ByClient);
+        let given = self.given.get_mut(&id)?;
+        self.learnt |= *given & BY_CLIENT == 0;
+        *given |= BY_CLIENT;
         Some(id)
     }
 
@@ -93,10 +98,10 @@ impl Names {
             self.make_room()?;
         }
         let digest = digest_of(name);
-        let id = self.free(name, digest);
-        if self.given.len() < GIVEN_MAX {
-            self.learnt |= self.given.insert(id, digest) != Some(digest);
-        }
+        let id = match self.kept(digest) {
+            Some(id) => id,
+            None => self.give(name, digest)?,
+        };
         let name: Arc<str> = name.into();
         self.bytes += name.len();
         self.ids.insert(Arc::clone(&name), id);
@@ -126,14 +131,25 @@ impl Names {
         self.entries.values_mut().for_each(|entry| entry.known = Known::NotYet);
     }
 
-    /// The first one from the name's own on that no other name has or had. 0 and 65535 are reserved (section 5.3.11).
-    fn free(&self, name: &str, digest: u64) -> u16 {
-        let is_others = |id| self.given.get(&id).is_some_and(|given| *given != digest);
+    /// The id that is kept for a name of this digest.
+    fn kept(&self, digest: u64) -> Option<u16> {
+        let mut kept = self.given.iter().filter(|(_, given)| **given & !BY_CLIENT == digest).map(|(id, _)| *id);
+        kept.find(|id| !self.entries.contains_key(id))
+    }
+
+    /// The first one from the name's own on that is kept for no name, kept for this one now. 0 and 65535 are reserved
+    /// (section 5.3.11).
+    fn give(&mut self, name: &str, digest: u64) -> Option<u16> {
+        if self.given.len() >= GIVEN_MAX {
+            self.give_up()?;
+        }
         let mut id = own(name);
-        while matches!(id, 0 | u16::MAX) || self.entries.contains_key(&id) || is_others(id) {
+        while matches!(id, 0 | u16::MAX) || self.given.contains_key(&id) {
             id = id.wrapping_add(1);
         }
-        id
+        self.given.insert(id, digest);
+        self.learnt = true;
+        Some(id)
     }
 
     /// Forgets the id of ours that was not used for longest.
@@ -145,6 +161,14 @@ impl Names {
         self.ids.remove(&entry.name);
         Some(())
     }
+
+    /// An id that we gave, and that stands for nothing now, is kept for its name no more.
+    fn give_up(&mut self) -> Option<()> {
+        let is_idle = |(id, given): &(&u16, &u64)| **given & BY_CLIENT == 0 && !self.entries.contains_key(id);
+        let id = *self.given.iter().find(is_idle)?.0;
+        self.given.remove(&id);
+        Some(())
+    }
 }
 
 /// The id that a name has unless another has it.
@@ -153,11 +177,11 @@ fn own(name: &str) -> u16 {
     u16::from_be_bytes([a ^ c, b ^ d])
 }
 
-/// Tells names apart that have the same id.
+/// Tells names apart that have the same id; without [`BY_CLIENT`].
 fn digest_of(name: &str) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&digest(&SHA256, name.as_bytes()).as_ref()[..8]);
-    u64::from_be_bytes(first)
+    u64::from_be_bytes(first) & !BY_CLIENT
 }
 
 #[cfg(test)]
@@ -197,12 +221,40 @@ mod tests {
     }
 
     #[test]
-    fn so_many_ids_are_kept_for_their_names_and_no_more() {
+    fn an_id_that_a_client_has_registered_stands_for_no_other_name_however_many_come_and_over_restarts() {
         let mut names = Names::default();
-        for n in 0..2 * GIVEN_MAX {
-            names.assign(&format!("other/{n}")).expect("room is made");
+        let own: Vec<(String, u16)> = (0..500)
+            .map(|n| format!("own/{n}"))
+            .map(|name| (name.clone(), names.register(&name).expect("room")))
+            .collect();
+        for restart in 0..5 {
+            for n in 0..2 * GIVEN_MAX {
+                let id = names.assign(&format!("other/{restart}/{n}")).expect("room is made");
+                assert!(own.iter().all(|(_, own)| *own != id) && names.given().contains_key(&id));
+            }
+            assert_eq!(names.given().len(), GIVEN_MAX);
+            let given = names.given().clone();
+            names = Names::default();
+            names.remind(given);
         }
-        assert_eq!(names.given().len(), GIVEN_MAX);
+        for (name, id) in own.iter().rev() {
+            assert_eq!(names.register(name), Some(*id));
+        }
+    }
+
+    #[test]
+    fn an_id_that_could_not_be_kept_for_its_name_is_not_given() {
+        let mut names = Names::default();
+        for connection in 0..2 {
+            for n in 0..IDS_MAX {
+                assert!(names.register(&format!("{connection}/{n}")).is_some());
+            }
+            let given = names.given().clone();
+            names = Names::default();
+            names.remind(given);
+        }
+        assert_eq!((names.register("one more"), names.assign("another"), names.given().len()), (None, None, GIVEN_MAX));
+        assert!(names.register("0/7").is_some(), "it has its own");
     }
 
     #[test]

@@ -189,6 +189,97 @@ fn so_it_is_at_qos_0_where_the_message_is_lost_and_counted_and_the_next_one_come
     assert_eq!(name, "known");
 }
 
+fn publish(quality: Quality, payload: &[u8]) -> Message {
+    let (again, kept, topic) = (sn::Again::No, sn::Kept::No, sn::Topic::Short(*b"ab"));
+    Message::Publish(sn::Publish { again, quality, kept, topic, message_id: 1, payload: payload.to_vec() })
+}
+
+/// It says CONNECT, and is told that it goes on.
+fn connect_again(translator: &mut Translator, now: Instant) {
+    let said = Connect { start: Start::Kept, ..translator.said.clone() };
+    translator.message(Message::Connect(said), now);
+    assert_eq!(std::mem::take(&mut translator.out), [Message::Connack(Code::Accepted)]);
+}
+
+/// What the broker has been told since this was last asked: `false` for PUBREL, `true` for a publish of "b".
+fn told_broker(translator: &mut Translator) -> Option<bool> {
+    let packets = std::mem::take(&mut translator.packets);
+    assert!(packets.is_empty() || packets[..] == [0x62, 2, 0, 1] || packets.ends_with(b"ab\0\x01\0b"), "{packets:?}");
+    (!packets.is_empty()).then(|| packets.ends_with(b"b"))
+}
+
+#[test]
+fn another_publish_under_an_id_that_a_sensor_left_unreleased_when_it_was_started_anew_is_handed_in() {
+    let now = Instant::now();
+    let answer = |kind| Heard::Ack(Ack { kind, packet_id: 1, reason: 0 });
+    for is_answered in [true, false] {
+        let mut translator = connected(now);
+        translator.message(publish(Quality::Two, b"a"), now);
+        translator.packets.clear();
+        if is_answered {
+            translator.packet(answer(AckKind::Pubrec), now);
+            assert_eq!(std::mem::take(&mut translator.out), [Message::Pubrec(1)]);
+        }
+        connect_again(&mut translator, now);
+        translator.message(publish(Quality::Two, b"b"), now);
+        if !is_answered {
+            assert_eq!(told_broker(&mut translator), None, "what was asked before is answered first");
+            translator.packet(answer(AckKind::Pubrec), now);
+        }
+        assert_eq!((told_broker(&mut translator), translator.out.len()), (Some(false), 0));
+        translator.message(publish(Quality::Two, b"b"), now); // it is impatient
+        assert_eq!((told_broker(&mut translator), translator.out.len()), (None, 0));
+        translator.packet(answer(AckKind::Pubcomp), now);
+        assert_eq!((told_broker(&mut translator), translator.out.len()), (Some(true), 0));
+        translator.packet(answer(AckKind::Pubrec), now);
+        translator.message(Message::Pubrel(1), now);
+        translator.packet(answer(AckKind::Pubcomp), now);
+        assert_eq!(std::mem::take(&mut translator.out), [Message::Pubrec(1), Message::Pubcomp(1)]);
+        assert!(translator.asked.is_empty() && translator.exchanges.is_empty() && translator.held.is_none());
+    }
+}
+
+#[test]
+fn an_answer_to_what_a_sensor_asked_before_it_was_started_anew_does_not_pass_for_an_answer_to_what_it_asks_now() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    translator.message(publish(Quality::One, b"a"), now);
+    let subscribe = |filter: &str| {
+        let filter = sn::Filter::Name(filter.to_owned());
+        Message::Subscribe { again: sn::Again::No, quality: Quality::One, message_id: 1, filter }
+    };
+    translator.message(subscribe("old/#"), now);
+    connect_again(&mut translator, now);
+    translator.packets.clear();
+    translator.message(publish(Quality::One, b"b"), now);
+    translator.message(subscribe("new/#"), now);
+    assert_eq!(told_broker(&mut translator), None);
+    translator.packet(Heard::Suback { packet_id: 1, reason: 1 }, now);
+    assert!(translator.out.is_empty(), "it asks again");
+    let puback = || Heard::Ack(Ack { kind: AckKind::Puback, packet_id: 1, reason: 0 });
+    translator.packet(puback(), now);
+    assert_eq!((told_broker(&mut translator), translator.out.len()), (Some(true), 0));
+    translator.packet(puback(), now);
+    assert!(matches!(translator.out[..], [Message::Puback { message_id: 1, code: Code::Accepted, .. }]));
+}
+
+#[test]
+fn a_publish_that_a_sensor_repeats_when_it_wakes_by_connect_is_the_same_one() {
+    let now = Instant::now();
+    let mut translator = connected(now);
+    translator.message(publish(Quality::Two, b"b"), now);
+    translator.packet(Heard::Ack(Ack { kind: AckKind::Pubrec, packet_id: 1, reason: 0 }), now);
+    translator.message(Message::Disconnect(Some(600)), now);
+    translator.out.clear();
+    connect_again(&mut translator, now);
+    translator.packets.clear();
+    translator.message(publish(Quality::Two, b"b"), now);
+    assert_eq!(told_broker(&mut translator), Some(true), "the broker knows it by its id");
+    translator.packet(Heard::Ack(Ack { kind: AckKind::Pubrec, packet_id: 1, reason: 0 }), now);
+    translator.message(Message::Pubrel(1), now);
+    assert_eq!(told_broker(&mut translator), Some(false));
+}
+
 /// Something that a sensor may say, sensible or not.
 fn said(random: &mut StdRng) -> Message {
     loop {

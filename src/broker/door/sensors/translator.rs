@@ -2,7 +2,8 @@
 //! socket, no clock.
 //!
 //! `greeting` CONNECT, the questions after the will, sleep and the end of it · `asking` what the sensor wants: register,
-//! publish, subscribe · `delivering` what it gets, one message at a time, sent again until it is acknowledged.
+//! publish, subscribe · `anew` where it has forgotten what it wanted · `delivering` what it gets, one message at a time, sent
+//! again until it is acknowledged.
 //!
 //! Acknowledgements are not ours to give: a PUBACK goes to the sensor when the broker has given one, and to the broker when
 //! the sensor has. Message ids are the packet identifiers of the session, both ways; only REGISTER has its own.
@@ -14,10 +15,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
+use super::anew::Exchange;
 use super::asking::Repeatable;
 use super::delivering::{Flight, Waiting};
 use super::greeting::Question;
-use super::inner::{self, Heard};
+use super::inner::Heard;
 use super::names::Names;
 use crate::broker::door::terms::Terms;
 use crate::broker::sn::{self, Code, Message};
@@ -90,6 +92,7 @@ pub(super) enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Asked {
     Publish,
+    Release,
     Subscribe,
     Unsubscribe,
 }
@@ -122,8 +125,11 @@ pub(super) struct Translator {
     pub(super) predefined: BTreeSet<u16>,
     /// Something of what the session remembers is another since that was last asked.
     pub(super) learnt: bool,
-    /// With the topic id that the answer has.
-    pub(super) asked: HashMap<(Asked, u16), u16>,
+    /// With the topic id that the answer has; `None`: the sensor was started anew since, and the answer is for nobody.
+    pub(super) asked: HashMap<(Asked, u16), Option<u16>>,
+    pub(super) exchanges: HashMap<u16, Exchange>,
+    /// A publish whose id is not free yet; whatever else comes meanwhile under such an id comes again.
+    pub(super) held: Option<sn::Publish>,
     /// The last SUBSCRIBE, which comes again if its SUBACK gets lost.
     pub(super) repeatable: Option<Repeatable>,
     pub(super) waiting: VecDeque<Waiting>,
@@ -139,6 +145,8 @@ pub(super) struct Translator {
     pub(super) repeats: u64,
     /// Messages that the sensor did not take; as above.
     pub(super) refused: u64,
+    /// Publishes of the sensor that may not be, as it was told; as above.
+    pub(super) turned_down: u64,
 }
 
 impl Translator {
@@ -157,6 +165,8 @@ impl Translator {
             learnt: false,
             repeatable: None,
             asked: HashMap::new(),
+            exchanges: HashMap::new(),
+            held: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             flight: None,
@@ -166,6 +176,7 @@ impl Translator {
             packets: BytesMut::new(),
             repeats: 0,
             refused: 0,
+            turned_down: 0,
         };
         let flow = new.greet(now);
         (new, flow)
@@ -206,7 +217,7 @@ impl Translator {
         match message {
             Message::Register { message_id, name, .. } => self.register(message_id, &name),
             Message::Publish(publish) => self.publish(&publish),
-            Message::Pubrel(id) => inner::ack(&mut self.packets, AckKind::Pubrel, id, 0),
+            Message::Pubrel(id) => self.let_go(id),
             Message::Subscribe { quality, message_id, filter, .. } => self.subscribe(quality, message_id, &filter),
             Message::Unsubscribe { message_id, filter } => self.unsubscribe(message_id, &filter),
             Message::Ping(client_id) => self.ping(client_id.as_deref(), now),
@@ -242,10 +253,7 @@ impl Translator {
             Heard::Ack(ack) if ack.kind == AckKind::Pubrel => self.release(ack.packet_id, now),
             Heard::Ack(ack) => self.settled(ack),
             Heard::Suback { packet_id, reason } => self.suback(packet_id, reason, now),
-            Heard::Unsuback { packet_id } => {
-                self.asked.remove(&(Asked::Unsubscribe, packet_id));
-                self.out.push(Message::Unsuback(packet_id));
-            }
+            Heard::Unsuback { packet_id } => self.unsuback(packet_id),
             Heard::Pong => self.pong(),
             Heard::Connack { .. } | Heard::Disconnect => {}
         }

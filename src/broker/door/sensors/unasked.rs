@@ -62,8 +62,9 @@ impl Unasked {
             Topic::Short(name) => String::from_utf8(name.to_vec()).ok(),
         };
         let retains = kept == Kept::Yes;
+        let forbidden = retains && !rules.terms.retain_available || rules.terms.is_too_long(&payload);
         match topic.filter(|topic| check_topic(topic).is_ok()) {
-            Some(topic) if admits(&self.from, from) && (!retains || rules.terms.retain_available) => {
+            Some(topic) if admits(&self.from, from) && !forbidden => {
                 self.road.try_send(Post { topic, retain: retains.into(), payload }).is_ok()
             }
             _ => false,

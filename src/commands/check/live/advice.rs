@@ -183,8 +183,8 @@ fn theory(plan: &Plan, device: &DeviceReport, theory: Theory) -> String {
 /// What else there is to say of a device.
 pub fn notes(device: &DeviceReport) -> Vec<String> {
     let plan = &*device.survey.plan;
-    let of = &plan.devices[device.device.0 as usize];
-    let timeout = of.bus.map(|bus| plan.buses[bus.0 as usize].response_timeout).unwrap_or_default();
+    let of = &plan[device.device];
+    let timeout = of.bus.map(|bus| plan[bus].response_timeout).unwrap_or_default();
     let (survey, mut notes) = (&device.survey, Vec::new());
     if let (Some(code), Some(first)) = (same_exception(device), device.tags.first())
         && let Some(address) = plan.tags[first.tag].register()
@@ -225,8 +225,8 @@ pub fn notes(device: &DeviceReport) -> Vec<String> {
 
 /// What a silent device means, with what its neighbours on the line do.
 pub fn silence(plan: &Plan, bus: &BusSurvey, device: &DeviceReport, answering: &[u8]) -> String {
-    let of: &DevicePlan = &plan.devices[device.device.0 as usize];
-    let bus = &plan.buses[bus.bus.0 as usize];
+    let of: &DevicePlan = &plan[device.device];
+    let bus = &plan[bus.bus];
     if let Some(line) = &bus.line {
         return unheard(of, line.mode, device);
     }
@@ -291,7 +291,7 @@ fn unheard(device: &DevicePlan, mode: LineMode, report: &DeviceReport) -> String
 
 /// Why a bus could not be opened.
 pub fn not_open(plan: &Plan, bus: &BusSurvey, error: &std::io::Error) -> String {
-    let link = &plan.buses[bus.bus.0 as usize].link;
+    let link = &plan[bus.bus].link;
     let text = explain::not_open(link, error);
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {

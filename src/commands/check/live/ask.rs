@@ -47,9 +47,9 @@ pub struct Asker<'a> {
 impl<'a> Asker<'a> {
     /// Not yet open.
     pub fn new(plan: &Arc<Plan>, ix: BusIx, clock: &Clock, progress: &'a Progress) -> Self {
-        let bus: &BusPlan = &plan.buses[ix.0 as usize];
+        let bus: &BusPlan = &plan[ix];
         let stats = Arc::<BusStats>::default();
-        let paces = Pace::of_units(plan.devices.iter().filter(|device| device.bus == Some(ix)));
+        let paces = Pace::of_units(plan.devices_on(ix).map(|(_, device)| device));
         let opener = carrier::opener(&bus.link.carrier, clock);
         let driver = Driver::new(opener, Timing::new(bus), paces, Arc::clone(&stats));
         Self { plan: Arc::clone(plan), driver, progress, stats, took: Vec::new() }

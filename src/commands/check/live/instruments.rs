@@ -28,7 +28,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// Listens to the chosen devices of one bus.
 pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock, progress: Progress) -> BusSurvey {
-    let of = &plan.buses[ix.0 as usize];
+    let of = &plan[ix];
     let wanted: BTreeSet<usize> = chosen.iter().flat_map(|device| tags_of(&plan, *device)).collect();
     progress.at(format!("{}: waiting for a frame of each device", of.name));
     let opened = carrier::opener(&of.link.carrier, &clock).open().await; // closed again at once: the driver opens its own
@@ -54,7 +54,7 @@ pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock
     stop.begin();
     let ended = tokio::join!(running, drained);
     if let (Err(error), _) = ended {
-        tracing::error!(bus = %plan.buses[ix.0 as usize].name, error = %error, "bus panicked");
+        tracing::error!(bus = %plan[ix].name, error = %error, "bus panicked");
     }
     progress.skip(chosen.len());
     let devices = chosen.iter().map(|device| device_survey(&plan, *device, &harvest, &handle.stats)).collect();
@@ -68,7 +68,7 @@ async fn drain(mut end: DurableEnd) {
 
 /// How long the devices of a bus may take to say something: each question as often as it is repeated, or a while.
 fn patience(plan: &Plan, ix: BusIx, devices: usize) -> Duration {
-    let of = &plan.buses[ix.0 as usize];
+    let of = &plan[ix];
     let asked = of.line.as_ref().is_some_and(|line| line.mode == LineMode::Poll);
     let retries = of.habits.manners.retries;
     let questions = u32::try_from(devices).unwrap_or(u32::MAX).saturating_mul(u32::from(retries) + 1);

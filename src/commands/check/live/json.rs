@@ -22,7 +22,7 @@ pub fn of(plan: &Plan, survey: &Survey) -> Json {
 }
 
 fn bus(plan: &Plan, report: &BusReport) -> Json {
-    let of = &plan.buses[report.survey.bus.0 as usize];
+    let of = &plan[report.survey.bus];
     let answering = report.answering(plan);
     let devices = report.devices.iter().map(|one| {
         let silent = !one.survey.answered() && !one.tags.is_empty();
@@ -37,7 +37,7 @@ fn bus(plan: &Plan, report: &BusReport) -> Json {
 }
 
 fn device(plan: &Plan, report: &DeviceReport, silence: Option<&str>) -> Json {
-    let of = &plan.devices[report.device.0 as usize];
+    let of = &plan[report.device];
     let state = if silence.is_some() { "silent" } else { "answering" };
     let finding = report.finding.as_ref().map(|finding| {
         let shift = match finding.theory.view {

@@ -128,7 +128,7 @@ pub fn see_with(tag: &TagPlan, got: &Got, factor: Factor) -> Seen {
                 Got::Words(words) => look::look(tag, tag.order, words, &value),
                 _ => Look::plain(Grade::Mute),
             };
-            let quality = limits::judge(tag.limits, &value);
+            let quality = limits::judge(limits::of(tag), &value);
             Seen { value: Some(value), quality, look }
         }
         (value @ Some(_), quality) => {

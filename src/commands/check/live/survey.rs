@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::seen::{Got, Harvest, Miss, View};
 use super::theory::Evidence;
 use crate::config::blocks::{Block, plan_blocks, width};
-use crate::config::plan::{Carrier, DevicePlan, Plan};
+use crate::config::plan::{Carrier, Plan};
 use crate::field::stats::Noise;
 use crate::flow::clock::Clock;
 use crate::model::tag::{BusIx, DeviceIx, Table, TagIx};
@@ -70,15 +70,15 @@ pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock
     }
     for device in chosen {
         let own: Vec<Block> = all.iter().filter(|block| block.device == device).cloned().collect();
-        let of = &plan.devices[device.0 as usize];
-        progress.at(format!("{}: {}", plan.buses[ix.0 as usize].name, of.name));
+        let of = &plan[device];
+        progress.at(format!("{}: {}", plan[ix].name, of.name));
         survey.devices.push(look_at(&mut asker, &plan, device, own).await);
     }
     survey
 }
 
 async fn open(asker: &mut Asker<'_>, plan: &Plan, ix: BusIx) -> io::Result<()> {
-    let dialled = matches!(plan.buses[ix.0 as usize].link.carrier, Carrier::Listen { .. });
+    let dialled = matches!(plan[ix].link.carrier, Carrier::Listen { .. });
     let mut left = if dialled { CALLS_MAX } else { 1 };
     loop {
         left -= 1;
@@ -90,7 +90,7 @@ async fn open(asker: &mut Asker<'_>, plan: &Plan, ix: BusIx) -> io::Result<()> {
 }
 
 async fn look_at(asker: &mut Asker<'_>, plan: &Arc<Plan>, ix: DeviceIx, blocks: Vec<Block>) -> DeviceSurvey {
-    let device = &plan.devices[ix.0 as usize];
+    let device = &plan[ix];
     let (before, foreign) = (asker.stats.noise(), asker.stats.foreign.get());
     asker.took.clear();
     let models::Settled { plan, blocks, missing } = models::settle(asker, plan, device, blocks).await;
@@ -169,7 +169,7 @@ fn with_factors(plan: &Plan, mut tags: Vec<usize>) -> Vec<usize> {
 fn narrowed(plan: &Plan, block: &Block, tags: &[usize]) -> Option<Block> {
     let kept: Vec<TagIx> = block.tags.iter().copied().filter(|ix| tags.contains(&(ix.0 as usize))).collect();
     let spans = kept.iter().filter_map(|ix| {
-        let tag = &plan.tags[ix.0 as usize];
+        let tag = &plan[*ix];
         tag.register().map(|place| (place.start, u32::from(place.start) + u32::from(width(tag))))
     });
     let spans: Vec<(u16, u32)> = spans.collect();
@@ -191,14 +191,8 @@ impl DeviceSurvey {
     }
 }
 
-/// Devices of a bus that can be asked at all.
-pub fn devices_of(plan: &Plan, bus: BusIx) -> Vec<(DeviceIx, &DevicePlan)> {
-    let devices = (0u32..).map(DeviceIx).zip(&plan.devices);
-    devices.filter(|(_, device)| device.bus == Some(bus)).collect()
-}
-
 /// Every tag that is read from a device.
 pub fn tags_of(plan: &Plan, device: DeviceIx) -> Vec<usize> {
-    let tags = plan.devices[device.0 as usize].tags.clone();
+    let tags = plan[device].tags.clone();
     tags.filter(|tag| plan.tags.get(*tag).is_some_and(|tag| tag.is_of_device() && tag.access.reads())).collect()
 }

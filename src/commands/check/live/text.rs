@@ -17,7 +17,7 @@ const VALUE_MAX: usize = 24;
 /// All of it.
 pub fn write(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
     for bus in &survey.buses {
-        let of = &plan.buses[bus.survey.bus.0 as usize];
+        let of = &plan[bus.survey.bus];
         writeln!(out, "\nbus {}: {}", of.name, of.link)?;
         if let Some(error) = &bus.survey.not_open {
             writeln!(out, "  ! {}", advice::not_open(plan, &bus.survey, error))?;
@@ -35,7 +35,7 @@ pub fn write(out: &mut String, plan: &Plan, survey: &Survey) -> fmt::Result {
 }
 
 fn write_device(out: &mut String, plan: &Plan, device: &DeviceReport) -> fmt::Result {
-    let of = &plan.devices[device.device.0 as usize];
+    let of = &plan[device.device];
     let fine = device.tags.iter().filter(|tag| tag.verdict.is_fine()).count();
     let how = match device.tags.len() {
         0 => "nothing to read".to_owned(),

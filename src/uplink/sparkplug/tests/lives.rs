@@ -234,7 +234,7 @@ async fn what_births_take_is_known_before_they_are_made_to_a_fifth() {
         kept.tags = begin..plan.tags.len();
     }
     let numbered = plan.tags.iter().zip(1..).map(|(tag, id)| {
-        let (device, name) = (plan.devices[tag.device.0 as usize].name.clone(), tag.name.clone());
+        let (device, name) = (plan[tag.device].name.clone(), tag.name.clone());
         let (topic, data_type) = (tag.topic.to_string(), tag.data_type);
         Arc::new(DictionaryTag { id, device, name, topic, data_type })
     });
@@ -252,7 +252,7 @@ async fn what_births_take_is_known_before_they_are_made_to_a_fifth() {
         .collect();
     site.latest.put(&samples);
     site.time.advance(Duration::from_secs(10));
-    let told = births(&plan.devices, &plan.tags, &uplink().classes);
+    let told = births(&plan.devices, &plan.tags, &uplink().classes, uplink().commands);
     site.plan.store(Arc::new(plan));
     let made = site.births(Instant::now());
     let sizes: Vec<usize> = made

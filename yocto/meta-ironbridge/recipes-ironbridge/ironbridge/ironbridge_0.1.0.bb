@@ -64,8 +64,9 @@ do_install:append() {
 
     install -d ${D}${docdir}/${BPN}
     install -m 0644 ${S}/config/*.toml ${S}/config/*.proto ${S}/config/*.cdx.json ${D}${docdir}/${BPN}
-    # Licence texts of the libraries, as their crates bring them.
-    bash ${S}/systemd/deb/notices ${CARGO_VENDORING_DIRECTORY} > ${D}${docdir}/${BPN}/NOTICES
+    # Licence texts of the libraries, as their crates bring them. They go with the program, not with its documentation, which
+    # no image has.
+    bash ${S}/systemd/deb/notices ${CARGO_VENDORING_DIRECTORY} > ${D}${datadir}/ironbridge/NOTICES
 }
 
 # Of the test programs only the unit tests need nothing but themselves: the others look for the source tree and for the
