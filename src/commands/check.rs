@@ -1,9 +1,9 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
 //! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each,
-//! `figures` has the words they share, `files` what else is looked into. Reads files, and devices only with `--live`, which has a room of its own
-//! (`live`); with `--against-running` it asks the running gateway (`running`). Problems are the error of this command,
-//! so they go where errors go; the plan and `--json` go to standard output.
+//! `figures` has the words they share, `files` what else is looked into. Reads files, and devices only with `--live`,
+//! which has a room of its own (`live`); with `--against-running` it asks the running gateway (`running`). Problems are
+//! the error of this command, so they go where errors go; the plan and `--json` go to standard output.
 
 mod bridges;
 mod buses;

@@ -66,8 +66,8 @@ fn filter(asked: &str, verbosity: Verbosity) -> Result<EnvFilter, String> {
         return Ok(EnvFilter::new(verbosity.filter()));
     }
     // with a span in it (`ironbridge[bus{name=a}]=debug`) only tracing itself can tell
-    let plain = asked.split(',').map(str::trim).filter(|part| !part.is_empty() && !asked.contains('['));
-    match plain.into_iter().find(|part| !is_directive(part)) {
+    let mut plain = asked.split(',').map(str::trim).filter(|part| !part.is_empty() && !asked.contains('['));
+    match plain.find(|part| !is_directive(part)) {
         Some(wrong) => Err(wrong.to_owned()),
         None => EnvFilter::try_new(format!("error,{asked}")).map_err(|_| asked.to_owned()),
     }

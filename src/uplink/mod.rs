@@ -7,9 +7,9 @@
 //! face, `alias` short names for topics, `incoming` what rumqttc says happened, `overheard` what it loses, `answer`
 //! what a PUBACK says, `ended` how it ended, `brief` whether too soon, `version` which of them is spoken.
 //!
-//! `destinations` where the road leads, `files` what it needs, `azure` where that is no broker, `again` when it is tried next · `routing` which
-//! path is taken and what may be spent, `thrift` where a session asks for that · `rate` publishes a second · `outage`
-//! what goes first after a long one, a `summary`.
+//! `destinations` where the road leads, `files` what it needs, `azure` where that is no broker, `again` when it is
+//! tried next · `routing` which path is taken and what may be spent, `thrift` where a session asks for that · `rate`
+//! publishes a second · `outage` what goes first after a long one, a `summary`.
 //!
 //! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down), `reading` what is retained on those that go
 //! both ways · `feeder` the one
