@@ -93,7 +93,7 @@ pub struct Arriving<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
     /// It gave no name and this listener wants one.
-    #[error("this listener does not admit anonymous clients")]
+    #[error("nobody is let in here without a login: `users_file` of [broker], or `anonymous` of this door")]
     NotAuthorized,
     /// It gave a name: nobody of that name is known, or the password is wrong.
     #[error("unknown user or wrong password")]

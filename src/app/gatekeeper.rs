@@ -4,8 +4,8 @@
 //! Without a users file that can be read nobody logs in with a password; the gateway runs all the same, says so, and tries
 //! again. A file that has become bad changes nothing: those who could log in still can.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -34,6 +34,8 @@ pub(super) struct Gatekeeper {
     notices: Notices,
     /// The users file could not be read.
     locked: AtomicBool,
+    /// What was wrong with it the last time.
+    trouble: Mutex<Option<String>>,
     /// Each change asks the status page for its certificates.
     renewals: watch::Sender<u64>,
 }
@@ -49,7 +51,8 @@ struct Siege {
 
 impl Gatekeeper {
     pub(super) fn new(access: Arc<Access>, control: Control, notices: Notices) -> Self {
-        Self { access, control, notices, locked: AtomicBool::new(false), renewals: watch::Sender::new(0) }
+        let (locked, trouble) = (AtomicBool::new(false), Mutex::default());
+        Self { access, control, notices, locked, trouble, renewals: watch::Sender::new(0) }
     }
 
     /// Changes whenever certificates are to be read again.
@@ -60,6 +63,11 @@ impl Gatekeeper {
     /// The users file is wanted and could not be read the last time.
     pub(super) fn is_locked(&self) -> bool {
         self.locked.load(Ordering::Relaxed)
+    }
+
+    /// Why it could not be read the last time, or some of its lines.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the users file for the first time, or again.
@@ -118,6 +126,11 @@ impl Gatekeeper {
     fn tell(&self, loading: &Loading) {
         let locked = matches!(loading, Loading::Failed(_));
         let was_locked = self.locked.swap(locked, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = match loading {
+            Loading::NotWanted | Loading::Loaded(_, None) => None,
+            Loading::Loaded(_, Some(wrong)) => Some(format!("users file: {wrong}")),
+            Loading::Failed(bad) => Some(bad.to_string()),
+        };
         match loading {
             Loading::NotWanted => {}
             Loading::Loaded(users, None) => tracing::info!(users, "users file read"),
@@ -231,12 +244,17 @@ mod tests {
         std::fs::remove_file(&users).expect("removed");
         gatekeeper.reload(&plan).await;
         assert!(gatekeeper.locked.load(Ordering::Relaxed));
+        assert!(
+            gatekeeper.trouble().is_some_and(|trouble| trouble.contains("users_file")),
+            "it is answered to a reload"
+        );
         let answered = async |client: &mut TcpStream| {
             client.write_all(&[0xC0, 0]).await.is_ok() && client.read_exact(&mut [0; 2]).await.is_ok()
         };
         assert!(answered(&mut stays).await && answered(&mut goes).await, "nobody goes for want of a file");
         write(&one);
         gatekeeper.load().await;
+        assert_eq!(gatekeeper.trouble(), None);
         assert_eq!(goes.read(&mut [0; 2]).await.ok(), Some(0), "closed");
         assert!(answered(&mut stays).await);
         let mut phases = Vec::new();

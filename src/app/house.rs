@@ -25,7 +25,7 @@ use super::buses::Buses;
 use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
-use super::means::{Means, own_nodes, topics};
+use super::means::{Means, own_nodes, places, topics};
 use super::publisher::Turn;
 use super::revision::revision;
 use super::trial::Trial;
@@ -67,6 +67,7 @@ impl House {
         let derived = self.buses.change_derived(means, (&old, &new), changes).await; // before births tell of the new plan
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
+        means.ownership.settle(places(&new));
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
         means.plan.store(Arc::clone(&new));
         self.turn().await;

@@ -1,5 +1,6 @@
 //! What parts are built from, at the start and at a reload: the one way in which a bus, an uplink, a bridge is begun.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::broker::{Control, Publisher};
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, TagPlan};
 use crate::field::memory::Memory;
 use crate::field::{Pauses, Plans};
 use crate::flow::clock::Clock;
@@ -148,6 +149,17 @@ impl Means {
 pub(super) fn topics(plan: &Plan) -> impl Iterator<Item = (Arc<str>, TagIx)> {
     let numbered = plan.tags.iter().zip((0..).map(TagIx));
     numbered.filter(|(tag, _)| !tag.is_hole()).map(|(tag, ix)| (Arc::clone(&tag.topic), ix))
+}
+
+/// Where devices have their tags: what stands before the name of a tag in its topic, if the name of its device is a level of
+/// that. So nobody else has topics there.
+pub(super) fn places(plan: &Plan) -> HashSet<Box<str>> {
+    let place = |tag: &TagPlan| {
+        let (place, name) = tag.topic.rsplit_once('/')?;
+        let device = &plan.device(tag.device)?.name;
+        (name == tag.name && place.split('/').any(|level| level == device)).then(|| place.into())
+    };
+    plan.tags.iter().filter(|tag| !tag.is_hole()).filter_map(place).collect()
 }
 
 /// The edge nodes that the gateway is on its own broker.

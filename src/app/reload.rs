@@ -66,9 +66,14 @@ pub enum Outcome {
         changes: Changes,
         /// When the trial ends.
         trial: Option<Duration>,
+        /// What is wrong with the users file, which was read again.
+        users: Option<String>,
     },
     /// There is no difference. Users and certificates were read again.
-    Unchanged,
+    Unchanged {
+        /// What is wrong with the users file.
+        users: Option<String>,
+    },
     /// Nothing was changed.
     NeedsRestart {
         /// The keys, and what they would have come with.
@@ -134,7 +139,7 @@ impl Reloader {
             house.keep_before().await;
             house.file_in_force().await;
             tracing::info!("the configuration has not changed");
-            return Outcome::Unchanged;
+            return Outcome::Unchanged { users: house.gatekeeper.trouble() };
         }
         audit(&changes);
         let trial = new.gateway.trial;
@@ -147,7 +152,7 @@ impl Reloader {
             Some(trial) => self.judge_later(number, trial, house),
             None => house.end_trial(Configuration::InForce).await,
         }
-        Outcome::Applied { changes, trial }
+        Outcome::Applied { changes, trial, users: house.gatekeeper.trouble() }
     }
 
     /// A configuration that was read anew and is wrong: nothing changes.
@@ -157,10 +162,11 @@ impl Reloader {
         }
         if let Some(house) = self.house.lock().await.as_ref() {
             let count = problems.count();
+            let problems = if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
             tracing::warn!(audit = "config_refused", count, "configuration refused");
-            house.tell("reload_refused", format!("nothing was changed: {count} problems in the configuration"));
+            house.tell("reload_refused", format!("nothing was changed: {problems} in the configuration"));
             let detail = format!(
-                "the file has {count} problems and no start would come of it: mend it (`ironbridge check` says where); what \
+                "the file has {problems} and no start would come of it: mend it (`ironbridge check` says where); what \
                  was in force before still is"
             );
             house.file_is(UNUSABLE, detail);

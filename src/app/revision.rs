@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::plan::{BridgePlan, Plan};
 use crate::store::Revision;
 
-use super::start::{routes, tag_metas};
+use super::opening::{routes, tag_metas};
 
 /// Of the gateway's own store.
 pub(super) fn revision(plan: &Plan, earlier: &[Arc<Plan>]) -> Revision {

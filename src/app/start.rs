@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::broker::{Broker, BrokerParts, Control, Publisher};
-use crate::config::plan::{Plan, TagPlan, UplinkPlan};
+use crate::config::plan::Plan;
 use crate::disk::journal::CommandJournal;
 use crate::field::Pauses;
 use crate::flow::clock::Clock;
@@ -32,7 +32,7 @@ use crate::host::facts;
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
 use crate::status::values::Values;
-use crate::store::{self, Opening, Route, StoreHandle, TagMeta};
+use crate::store::StoreHandle;
 use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
@@ -46,7 +46,8 @@ use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
 use super::learned;
-use super::means::{Means, own_nodes, plan_now, topics};
+use super::means::{Means, own_nodes, places, plan_now, topics};
+use super::opening::{self, store_dir};
 use super::publisher::{self, Turns};
 use super::quarters::Quarters;
 use super::reload::Reloader;
@@ -67,6 +68,9 @@ pub enum StartError {
     /// No threads for local clients.
     #[error("cannot start threads for local clients: {0}")]
     Quarters(io::Error),
+    /// Another process has the store.
+    #[error("another gateway runs with this store: {0}")]
+    StoreInUse(String),
     /// The broker's own files.
     #[error(transparent)]
     Broker(#[from] crate::broker::BrokerError),
@@ -95,6 +99,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
     let ownership = Arc::new(Ownership::new(topics(&plan)));
+    ownership.settle(places(&plan));
     ownership.stand_for(own_nodes(&plan).collect());
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
@@ -276,8 +281,7 @@ async fn resume_alarms(base: &Base, publisher: Publisher) -> Result<AlarmBoard, 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     // Where the data directory cannot be used, values are polled and served all the same: the store says so and tries
     // again, and commands are refused, because they cannot be journalled.
-    let opening = opening(&plan, boot_token());
-    let store = tokio::task::spawn_blocking(move || store::open(opening)).await?;
+    let store = opening::open(&plan, boot_token()).await?;
     let seen_ms = store.latest_wall_ms();
     let clock = host_clock::system_clock(store.boot(), seen_ms);
     for fix in store.fixes() {
@@ -299,43 +303,6 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
         store.record_fix(fix);
     }
     Ok(Base { plan, stop, clock, store, hub, latest, notices, told, watch, progress: Progress::default() })
-}
-
-fn opening(plan: &Plan, boot_token: String) -> Opening {
-    Opening {
-        dir: store_dir(plan),
-        max_size: plan.store.max_size,
-        max_age: plan.store.max_age,
-        commit_interval: plan.store.commit_interval,
-        tags: tag_metas(plan),
-        uplinks: routes(plan),
-        boot_token,
-    }
-}
-
-/// What the store must know of the tags of a plan, place by place.
-pub(super) fn tag_metas(plan: &Plan) -> Vec<TagMeta> {
-    let device = |tag: &TagPlan| plan.device(tag.device).map(|device| device.name.clone());
-    let meta = |tag: &TagPlan| TagMeta {
-        device: device(tag).unwrap_or_default(),
-        name: tag.name.clone(),
-        topic: Arc::clone(&tag.topic),
-        data_type: tag.data_type,
-        class: tag.class,
-    };
-    plan.tags.iter().map(meta).collect()
-}
-
-/// What the store must know of the uplinks of a plan.
-pub(super) fn routes(plan: &Plan) -> Vec<Route> {
-    let route =
-        |uplink: &UplinkPlan| Route { name: uplink.name.clone(), classes: uplink.classes.clone(), start: uplink.start };
-    plan.uplinks.iter().map(route).collect()
-}
-
-/// Where the store of a plan lies: its own directory below the data directory.
-pub fn store_dir(plan: &Plan) -> PathBuf {
-    plan.gateway.data_dir.join("store")
 }
 
 async fn build_broker(

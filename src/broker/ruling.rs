@@ -36,6 +36,7 @@ pub(super) fn judge(access: &Access, ownership: &Ownership, who: &Identity, topi
     }
     match owner {
         Owner::Command(tag) => Ruling::Command(tag),
+        Owner::NoTag => Ruling::Refuse("there is no such tag"),
         // A retained command would be carried out again by whoever subscribes next.
         Owner::ClientSet | Owner::EdgeCommand => Ruling::Publish(Retain::No),
         _ => Ruling::Publish(retain),
@@ -68,6 +69,8 @@ mod tests {
         }
         assert_eq!(judge("p/speed/set", Retain::Yes), Ruling::Command(TagIx(7)));
         assert_eq!(judge("q/set", Retain::Yes), Ruling::Publish(Retain::No));
+        ownership.settle(["p".into()].into());
+        assert_eq!(judge("p/sped/set", Retain::No), Ruling::Refuse("there is no such tag"));
         assert_eq!(judge("q", Retain::Yes), Ruling::Publish(Retain::Yes));
         assert!(may_answer_on(&access, &ownership, &who, "answers/7"));
         assert!(!may_answer_on(&access, &ownership, &who, "p/speed"));

@@ -1,14 +1,15 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
 //! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each,
-//! `figures` has the words they share. Reads files, and devices only with `--live`, which has a room of its own
-//! (`live`); with `--against-running` it asks the running gateway (`running`). Problems are the error of this command,
-//! so they go where errors go; the plan and `--json` go to standard output.
+//! `figures` has the words they share, `files` what else is looked into. Reads files, and devices only with `--live`,
+//! which has a room of its own (`live`); with `--against-running` it asks the running gateway (`running`). Problems are
+//! the error of this command, so they go where errors go; the plan and `--json` go to standard output.
 
 mod bridges;
 mod buses;
 mod doors;
 pub(super) mod figures;
+mod files;
 mod instruments;
 mod live;
 mod running;
@@ -131,6 +132,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
         "ok": true,
         "files": loaded.files.iter().map(|file| path_text(file)).collect::<Vec<_>>(),
         "gateway": plan.gateway.name,
+        "users_trouble": files::of_users(&plan.broker),
         "listeners": doors::json(&doors::look(plan, &commands::plain_clock())),
         "buses": buses.map(|(bus, forecast)| buses::json(plan, bus, forecast)).collect::<Vec<_>>(),
         "tags": plan.tags.len(),
@@ -161,6 +163,9 @@ fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Arg
     writeln!(out, "\ngateway {}: data in {}", plan.gateway.name, plan.gateway.data_dir.display())?;
     store::write(out, &plan.store, forecast.flash)?;
     doors::write(out, &doors::look(plan, &commands::plain_clock()))?;
+    if let Some(trouble) = files::of_users(&plan.broker) {
+        writeln!(out, "  ! {trouble}")?;
+    }
     for uplink in &plan.uplinks {
         uplinks::write(out, plan, uplink)?;
     }

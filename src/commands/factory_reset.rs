@@ -129,8 +129,8 @@ fn lock_all(data_dir: &Path) -> Result<Vec<File>, Failed> {
         ours::stores(data_dir).map_err(|error| Failed::TryAgain(format!("{}: {error}", data_dir.display())))?;
     let lock = |store: PathBuf| {
         Directory::at(&store).lock().map_err(|fault| match fault {
-            Fault::Unavailable(why) if why.contains("in use") => {
-                Failed::TryAgain(format!("the gateway is running ({why}): stop it first, systemctl stop ironbridge"))
+            Fault::InUse(_) => {
+                Failed::TryAgain(format!("the gateway is running ({fault}): stop it first, systemctl stop ironbridge"))
             }
             fault => {
                 Failed::TryAgain(format!("{}: {fault}; is this root, or the user of the gateway?", store.display()))

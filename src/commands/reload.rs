@@ -16,8 +16,8 @@ const RUNTIME_DIR: &str = "/run/ironbridge";
 /// Arguments of `ironbridge reload`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 it is in force, or nothing had changed · 75 no gateway is running here · 78 the configuration\n\
-    is wrong, or changes what needs a restart; then nothing was changed\n\n\
+    after_help = "Exit codes: 0 it is in force, or nothing had changed · 1 so it is, but the users file could not be read ·\n\
+    75 no gateway is running here · 78 the configuration is wrong, or changes what needs a restart; then nothing was changed\n\n\
     What it would change beforehand: ironbridge check --against-running"
 )]
 pub struct Args {
@@ -39,11 +39,14 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
         let text = serde_json::to_string(&answer).map_err(|error| Failed::Internal(error.to_string()))?;
         commands::tell(&text);
     }
-    let (text, ended) = told(&answer);
+    let (mut text, ended) = told(&answer);
+    if let Some(users) = &answer.users {
+        text += &format!("\n! the users could not all be read again: {users}");
+    }
     if !args.json {
         commands::tell(&text);
     }
-    ended
+    ended.and(if answer.users.is_some() { Err(Failed::Verdict) } else { Ok(()) })
 }
 
 fn told(answer: &Answer) -> (String, Result<(), Failed>) {
@@ -55,12 +58,16 @@ fn told(answer: &Answer) -> (String, Result<(), Failed>) {
             });
             (format!("reloaded\n{text}{trial}"), Ok(()))
         }
-        "unchanged" => ("nothing has changed; users and certificates were read again".to_owned(), Ok(())),
+        "unchanged" => (format!("nothing has changed; {} were read again", read_again(answer)), Ok(())),
         "wrong" => ("nothing was changed".to_owned(), Err(Failed::Config(text.to_owned()))),
         "restart" => ("nothing was changed".to_owned(), Err(Failed::Config(text.to_owned()))),
         "stopping" => (String::new(), Err(Failed::TryAgain("the gateway is stopping".to_owned()))),
         other => (String::new(), Err(Failed::Internal(format!("the gateway answered {other:?}: {text}")))),
     }
+}
+
+const fn read_again(answer: &Answer) -> &'static str {
+    if answer.users.is_none() { "users and certificates" } else { "certificates" }
 }
 
 /// Asks the daemon that runs with this configuration.

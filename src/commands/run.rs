@@ -285,11 +285,11 @@ fn wrong(problems: &Problems) -> Answer {
 
 fn applied(applied: app::Outcome) -> Answer {
     match applied {
-        app::Outcome::Applied { changes, trial } => {
+        app::Outcome::Applied { changes, trial, users } => {
             let trial_s = trial.map(|trial| trial.as_secs());
-            Answer { outcome: "applied".to_owned(), trial_s, ..told(&changes) }
+            Answer { outcome: "applied".to_owned(), trial_s, users, ..told(&changes) }
         }
-        app::Outcome::Unchanged => outcome("unchanged", String::new()),
+        app::Outcome::Unchanged { users } => Answer { users, ..outcome("unchanged", String::new()) },
         app::Outcome::NeedsRestart { changes } => Answer { outcome: "restart".to_owned(), ..told(&changes) },
         app::Outcome::Stopping => outcome("stopping", String::new()),
     }

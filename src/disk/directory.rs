@@ -84,9 +84,7 @@ impl Directory {
         let file = File::options().write(true).create(true).truncate(false).open(self.path.join(LOCK))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(Fault::Unavailable(format!("{} is in use by another process", self.path.display())))
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Fault::InUse(self.path.display().to_string())),
             Err(error) => Err(Fault::Unavailable(error.to_string())),
         }
     }

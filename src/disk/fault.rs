@@ -16,6 +16,9 @@ pub enum Fault {
     /// A newer version wrote it: set the file aside, untouched.
     #[error("written by a newer version of ironbridge (format {0})")]
     Newer(i64),
+    /// Another process has the directory: try again later.
+    #[error("{0} is in use by another process")]
+    InUse(String),
     /// The system refuses: try again later.
     #[error("{0}")]
     Unavailable(String),

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::memory::{Learned, map_of};
 use super::modbus::decode::Cut;
+use super::refusals::Refusals;
 use super::schedule::PollIx;
 use super::spread::Spread;
 use super::standing::Unit;
@@ -53,6 +54,8 @@ pub struct Device {
     pub think: Think,
     /// Where it has its SunSpec models.
     pub discovery: Discovery,
+    /// What it refuses to be read.
+    pub refusals: Refusals,
     spread: Spread,
     counts: Counts,
     reported: Option<DeviceReport>,
@@ -274,6 +277,7 @@ impl Roster {
                 whole_again: now,
                 think: Think::default(),
                 discovery: Discovery::default(),
+                refusals: Refusals::default(),
                 spread: Spread::default(),
                 counts: Counts::default(),
                 reported: None,

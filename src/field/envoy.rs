@@ -162,8 +162,9 @@ impl Envoy {
     /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat.
     pub(super) async fn tell_cut(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.cut, true) {
-            warn!(bus = %self.name, error = %error, "bus has no connection");
-            self.notice("bus_down", Phase::Active, format!("no connection: {error}"));
+            let carrier = &self.plan[self.bus].link.carrier;
+            warn!(bus = %self.name, %carrier, error = %error, "bus has no connection");
+            self.notice("bus_down", Phase::Active, format!("no connection: {carrier}: {error}"));
         }
         let at = self.clock.now();
         for place in 0..self.roster.devices.len() {

@@ -8,9 +8,9 @@
 //! what a person asks of a device, `pauses` which are left alone, `sunspec` where a device has its models (`models`:
 //! the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that feeds them all; its `envoy`
 //! speaks for the devices behind it, `outcome` is what its requests lead to, `rounds` what it does every ten seconds,
-//! `adopt` how it goes on with other devices after a reload. Schedule, standing, backoff, spread, think, overload and the
-//! frames of Modbus are pure. Instruments that speak no Modbus have a bus of their own in `line`; `kind` chooses.
-//! `derived` works out what follows from others' tags.
+//! `refusals` what a device refuses, `adopt` how it goes on with other devices after a reload. Schedule, standing,
+//! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of
+//! their own in `line`; `kind` chooses. `derived` works out what follows from others' tags.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -35,6 +35,7 @@ mod outcome;
 mod outlet;
 pub mod overload;
 pub mod pauses;
+mod refusals;
 mod rounds;
 pub mod schedule;
 pub mod spread;

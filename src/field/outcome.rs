@@ -82,7 +82,7 @@ impl Lane {
             Err(Trouble::Exception(code)) => self.exception(ix, code, begun, at).await,
             Err(Trouble::Timeout) => self.failed(ix, Cause::Timeout, begun).await,
             Err(Trouble::Protocol) => self.failed(ix, Cause::Protocol, begun).await,
-            Err(Trouble::TooLong) => self.refused(ix, Cause::Config, at).await,
+            Err(Trouble::TooLong) => _ = self.refused(ix, Cause::Config, at).await,
             Err(Trouble::Lost { error, sent }) => self.lost(ix, &error, sent).await,
         }
     }
@@ -101,6 +101,7 @@ impl Lane {
             device.think.learn(link, block.count, block.transaction_bytes(link), took);
         }
         device.count(Ending::Answer(at));
+        device.refusals.read(block);
         if let Some(head) = head {
             self.envoy.tags.note_factors(&poll.head, head, at);
         }
@@ -132,29 +133,36 @@ impl Lane {
         }
         self.envoy.roster.devices[seat.0].count(Ending::Exception(at, code));
         self.alive(seat);
-        match code {
+        let given_up = match code {
             // The device does not have this function at all: no piece of the block will be read either.
             1 => {
                 let until = Instant::now() + REFUSED_WAIT;
                 self.schedule.put_off(ix, until.into_std());
                 self.emit_bad_poll(ix, Cause::Exception, at).await;
+                true
             }
-            2 | 3 if self.doubts(ix) => {}
+            2 | 3 if self.doubts(ix) => false,
             2 | 3 => self.refused(ix, Cause::Exception, at).await,
             5 | 6 if self.envoy.roster.polls[ix].busy < BUSY_MAX => {
                 self.envoy.roster.polls[ix].busy += 1;
                 let now = Instant::now();
                 self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
+                false
             }
             _ => {
                 self.envoy.roster.polls[ix].busy = 0;
                 self.emit_bad_poll(ix, Cause::Exception, at).await;
+                true
             }
+        };
+        if given_up {
+            let roster = &mut self.envoy.roster;
+            roster.devices[seat.0].refusals.refused(&roster.polls[ix].block, code);
         }
     }
 
-    /// The device will not read this block: split it, or give its one tag up.
-    async fn refused(&mut self, ix: PollIx, cause: Cause, at: Stamp) {
+    /// The device will not read this block: split it, or give its one tag up. Says whether its tags are bad now.
+    async fn refused(&mut self, ix: PollIx, cause: Cause, at: Stamp) -> bool {
         let now = Instant::now();
         let poll = &mut self.envoy.roster.polls[ix];
         if poll.known_good {
@@ -162,10 +170,11 @@ impl Lane {
                 None => {
                     poll.refused_since = Some(now);
                     self.schedule.begin_anew(ix, (now + BUSY_WAIT).into_std());
-                    return;
+                    return false;
                 }
                 Some(since) if now.duration_since(since) < REFUSAL_PATIENCE => {
-                    return self.emit_bad_poll(ix, cause, at).await;
+                    self.emit_bad_poll(ix, cause, at).await;
+                    return true;
                 }
                 Some(_) => poll.known_good = false,
             }
@@ -186,10 +195,11 @@ impl Lane {
             let seat = poll.seat;
             self.keep_learned(seat);
             self.envoy.roster.split([ix, twin], [left, right], &self.envoy.plan, &self.envoy.tags);
-            return;
+            return false;
         }
         self.schedule.put_off(ix, (now + REFUSED_WAIT).into_std());
         self.emit_bad_poll(ix, cause, at).await;
+        true
     }
 
     pub(super) async fn failed(&mut self, ix: PollIx, cause: Cause, begun: Instant) {

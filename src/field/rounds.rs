@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::devices::Seat;
 use super::lane::Lane;
@@ -17,6 +17,7 @@ use super::memory::{Learned, Memory};
 use super::modbus::bisect::split_at;
 use super::modbus::session::Trouble;
 use super::models::within;
+use super::refusals::News;
 use crate::config::blocks::{Block, device_blocks, gap_assumed, think_assumed};
 
 /// Reads are planned anew at most this often, and first after so long.
@@ -63,9 +64,13 @@ impl Lane {
 
     /// Load and overload of the last round.
     pub(super) fn look_back(&mut self) {
-        if let Some(polls) = self.envoy.look_back() {
-            self.rounds.fresh = true;
-            self.rounds.idle = polls.skipped == 0 && polls.done > 0;
+        let Some(polls) = self.envoy.look_back() else { return };
+        self.rounds.fresh = true;
+        self.rounds.idle = polls.skipped == 0 && polls.done > 0;
+        for device in &mut self.envoy.roster.devices {
+            if let Some(News { count, registers }) = device.refusals.news() {
+                warn!(bus = %self.envoy.name, device = %device.name, count, registers, "device refuses to be read there");
+            }
         }
     }
 

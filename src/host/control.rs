@@ -85,6 +85,9 @@ pub struct Answer {
     /// It is taken back after so many seconds if what it touched is worse off then.
     #[serde(default)]
     pub trial_s: Option<u64>,
+    /// Why the users file could not be read, or some of its lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<String>,
 }
 
 /// One part.

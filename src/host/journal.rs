@@ -12,6 +12,7 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -29,7 +30,8 @@ pub enum Verbosity {
 impl Verbosity {
     const fn filter(self) -> &'static str {
         match self {
-            Self::Daemon => "warn,ironbridge=info",
+            // what a broker answers to a publish the uplink tells itself, by its name; rumqttc does without
+            Self::Daemon => "warn,rumqttc::v5::state=error,ironbridge=info",
             Self::Tool => "error,rumqttd=off",
         }
     }
@@ -37,14 +39,46 @@ impl Verbosity {
 
 /// Begins logging for the whole process; call once.
 pub fn begin(verbosity: Verbosity) -> Result<(), TryInitError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(verbosity.filter()));
+    let asked = std::env::var_os("RUST_LOG").unwrap_or_default();
+    let filter = filter(&asked.to_string_lossy(), verbosity).unwrap_or_else(|wrong| {
+        eprintln!("RUST_LOG: \"{wrong}\" is neither a level (off error warn info debug trace) nor TARGET=LEVEL; logging as without it");
+        EnvFilter::new(verbosity.filter())
+    });
     let registry = tracing_subscriber::registry().with(filter);
     match journal() {
         Some(journal) => registry.with(journal).try_init(),
         None => {
-            let colours = std::io::stderr().is_terminal();
+            let colours = std::io::stderr().is_terminal() && may_colour();
             registry.with(stderr::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false)).try_init()
         }
+    }
+}
+
+/// Unless somebody wants none: `NO_COLOR`, set to anything (<https://no-color.org>).
+pub fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
+/// What `RUST_LOG` asks for, over the errors of everybody; nothing is as if it were not set. The error is the directive that
+/// cannot be meant: tracing would take any word for the name of a target, and log nothing at all for `debg`.
+fn filter(asked: &str, verbosity: Verbosity) -> Result<EnvFilter, String> {
+    if asked.trim().is_empty() {
+        return Ok(EnvFilter::new(verbosity.filter()));
+    }
+    // with a span in it (`ironbridge[bus{name=a}]=debug`) only tracing itself can tell
+    let mut plain = asked.split(',').map(str::trim).filter(|part| !part.is_empty() && !asked.contains('['));
+    match plain.find(|part| !is_directive(part)) {
+        Some(wrong) => Err(wrong.to_owned()),
+        None => EnvFilter::try_new(format!("error,{asked}")).map_err(|_| asked.to_owned()),
+    }
+}
+
+/// A level, `target=level`, or a target of ours.
+fn is_directive(text: &str) -> bool {
+    let is_level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
+    match text.rsplit_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(text) || text.split("::").next() == Some("ironbridge"),
     }
 }
 
@@ -168,6 +202,23 @@ mod tests {
     fn info_arrives_in_the_journal_as_info() {
         assert_eq!(priority(Level::INFO), log::Level::Debug);
         assert_eq!(priority(Level::WARN), log::Level::Warn);
+    }
+
+    #[test]
+    fn a_rust_log_that_is_empty_or_mistyped_never_makes_it_silent() {
+        let plain = EnvFilter::new(Verbosity::Daemon.filter()).to_string();
+        for empty in ["", " "] {
+            assert_eq!(filter(empty, Verbosity::Daemon).map(|filter| filter.to_string()), Ok(plain.clone()));
+        }
+        for wrong in ["debg", "ironbridge:debug", "ironbridge=", "=debug", "warn,ironbrige", "ironbridge=loud"] {
+            assert!(filter(wrong, Verbosity::Daemon).is_err(), "{wrong}");
+        }
+        for right in ["debug", "WARN", "off", "ironbridge", "ironbridge::field=trace,warn", "a[b{c=1,d=2}]=debug"] {
+            assert!(filter(right, Verbosity::Daemon).is_ok(), "{right}");
+        }
+        let others = |asked| filter(asked, Verbosity::Daemon).map(|filter| filter.max_level_hint());
+        assert_eq!(others("irnbridge=off"), Ok(Some(LevelFilter::ERROR)), "errors come whatever else is named");
+        assert_eq!(filter("off", Verbosity::Daemon).map(|filter| filter.to_string()), Ok("off".to_owned()));
     }
 
     #[test]

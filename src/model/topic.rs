@@ -2,7 +2,7 @@
 //!
 //! Rules from MQTT 3.1.1 and 5, section 4.7. To the gateway belong tag topics, `…/set/result`, `ironbridge/…` and `$SYS/…`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::sparkplug::{Claim, Node};
@@ -224,6 +224,8 @@ pub enum Owner {
     Command(TagIx),
     /// Any other topic ending in `/set`: a client topic, but never covered by `anonymous = "read-write"`.
     ClientSet,
+    /// `…/set` where only tags of one device are, and none of them has this name: a command that would be heard by nobody.
+    NoTag,
     /// What an edge node of Sparkplug tells that the gateway itself is on its own broker: nobody else tells it.
     EdgeNode,
     /// A command for that edge node: never covered by `anonymous = "read-write"` either.
@@ -236,19 +238,31 @@ pub enum Owner {
 #[derive(Debug, Default)]
 pub struct Ownership {
     tags: RwLock<HashMap<Arc<str>, TagIx>>,
+    /// What of the topics of tags stands before their name, where that is the place of one device.
+    places: RwLock<HashSet<Box<str>>>,
     nodes: RwLock<Vec<Node>>,
 }
 
 impl Ownership {
     /// From the topic of every tag.
     pub fn new(tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) -> Self {
-        Self { tags: RwLock::new(tags.into_iter().collect()), nodes: RwLock::default() }
+        Self { tags: RwLock::new(tags.into_iter().collect()), ..Self::default() }
     }
 
     /// From now on these tags, and no others.
     pub fn replace(&self, tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) {
         let tags = tags.into_iter().collect();
         *self.tags.write().unwrap_or_else(PoisonError::into_inner) = tags;
+    }
+
+    /// From now on devices have their tags at these places.
+    pub fn settle(&self, places: HashSet<Box<str>>) {
+        *self.places.write().unwrap_or_else(PoisonError::into_inner) = places;
+    }
+
+    fn is_of_device(&self, topic: &str) -> bool {
+        let place = topic.rsplit_once('/').map(|(place, _)| place);
+        place.is_some_and(|place| self.places.read().unwrap_or_else(PoisonError::into_inner).contains(place))
     }
 
     /// From now on these are the edge nodes that the gateway is on its own broker.
@@ -277,7 +291,11 @@ impl Ownership {
             return owner;
         }
         match topic.strip_suffix("/set") {
-            Some(tag_topic) => tags.get(tag_topic).map_or(Owner::ClientSet, |tag| Owner::Command(*tag)),
+            Some(tag_topic) => match tags.get(tag_topic) {
+                Some(tag) => Owner::Command(*tag),
+                None if self.is_of_device(tag_topic) => Owner::NoTag,
+                None => Owner::ClientSet,
+            },
             None => Owner::Client,
         }
     }
@@ -363,6 +381,11 @@ mod tests {
         assert_eq!(own.of("p/pump/pressure/set"), Owner::Command(TagIx(3)));
         assert_eq!(own.of("other/set"), Owner::ClientSet);
         assert_eq!(own.of("p/pump"), Owner::Client);
+        assert_eq!(own.of("p/pump/presure/set"), Owner::ClientSet, "nobody says that p/pump is a device's");
+        own.settle(HashSet::from(["p/pump".into()]));
+        assert_eq!(own.of("p/pump/presure/set"), Owner::NoTag);
+        assert_eq!(own.of("p/pump/pressure/set"), Owner::Command(TagIx(3)));
+        assert_eq!((own.of("p/other/set"), own.of("p/pump/presure")), (Owner::ClientSet, Owner::Client));
         let birth = "spBv1.0/acme/NBIRTH/gw";
         assert_eq!(own.of(birth), Owner::Client, "it is no edge node here");
         own.stand_for(vec![Node::new("acme", "gw").expect("good ids")]);

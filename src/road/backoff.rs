@@ -31,7 +31,12 @@ impl Backoff {
 
     /// It worked, and was proved to.
     pub fn reset(&mut self) {
-        self.failures = 0;
+        self.count_as(0);
+    }
+
+    /// The next wait is as after so many failures, whatever there was.
+    pub fn count_as(&mut self, failures: u32) {
+        self.failures = failures.min(31);
     }
 }
 

@@ -155,7 +155,10 @@ pub(super) async fn history(State(lobby): State<Lobby>, parts: Parts) -> Respons
 }
 
 fn no_such_question() -> Response {
-    problem(StatusCode::BAD_REQUEST, "this cannot be asked; README and src/status/api.rs have what can")
+    problem(
+        StatusCode::BAD_REQUEST,
+        "this cannot be asked: device, tag, find, from, count and points can, each once behind ? or &; a history needs device and tag",
+    )
 }
 
 /// The board without the alarms of tags that this visitor may not read.

@@ -184,6 +184,11 @@ pub fn open(opening: Opening) -> Store {
     Store { opening, opened }
 }
 
+/// Does another process have the store of this directory?
+pub fn is_in_use(dir: &Path) -> bool {
+    matches!(Directory::at(dir).lock(), Err(Fault::InUse(_)))
+}
+
 impl Store {
     /// The number of this boot of the machine; 0 when the directory cannot be used.
     pub fn boot(&self) -> Boot {

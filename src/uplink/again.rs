@@ -11,6 +11,7 @@ use crate::road::rotation::Next;
 use super::Uplink;
 use super::client::Spoken;
 use super::ended::Ended;
+use super::feeder::PROVED_AFTER;
 use super::session::{End, Outcome};
 use super::source::Source;
 use super::stats::UplinkState;
@@ -36,6 +37,20 @@ impl<S: Source> Uplink<S> {
             self.trouble.clear_quic_blocked();
         } else if first.transport == Transport::Quic {
             self.trouble.quic_blocked(&server.to_string());
+        }
+    }
+
+    /// After a session that worked the waits begin at the shortest again; not where the broker itself wants us to be slow,
+    /// and less and less where each is lost within a minute.
+    pub(super) fn shorten_waits(&mut self, outcome: &Outcome) {
+        if !outcome.proved || matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
+            return;
+        }
+        if matches!(outcome.end, End::Ended(Ended::Lost(_))) && outcome.stood < PROVED_AFTER {
+            self.backoff.count_as(self.brief.another());
+        } else {
+            self.brief.over();
+            self.backoff.reset();
         }
     }
 
@@ -65,6 +80,10 @@ impl<S: Source> Uplink<S> {
             Ended::Refused(reason) => self.trouble.refused(reason),
             Ended::OtherVersion(reason) if self.plan.mqtt_version != MqttVersion::Auto => self.trouble.refused(reason),
             Ended::TakenOver(reason) => self.trouble.taken_over(reason),
+            Ended::Lost(reason) if outcome.proved => match self.brief.suspicious() {
+                Some(sessions) => self.trouble.unsteady(sessions, &self.plan.client_id, reason),
+                None => Told::Before,
+            },
             _ => Told::Before,
         };
         let stays = outcome.proved || matches!(ended, Ended::TakenOver(_));

@@ -31,7 +31,7 @@ use super::window::{Answer, Sent};
 use super::withhold::Declarations;
 
 /// A session without anything to send has proved itself after this long.
-const PROVED_AFTER: Duration = Duration::from_secs(60);
+pub(super) const PROVED_AFTER: Duration = Duration::from_secs(60);
 /// Name, connection, proxy, TLS and websocket may each take a minute; a turn that takes longer than all of them never ends.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// A broker that is busy is told of when it is waited for as long as this.
@@ -155,8 +155,7 @@ impl<S: Source> Session<'_, S> {
                 self.accepted(agreed, progress);
             }
             if progress.accepted_at.is_some_and(|at| at.elapsed() >= PROVED_AFTER) {
-                self.trouble.clear_taken_over();
-                self.trouble.clear_refused();
+                self.trouble.clear_fleeting();
             }
             let accepted = progress.accepted_at.is_some();
             if accepted {

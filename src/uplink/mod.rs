@@ -5,11 +5,11 @@
 //! acknowledged · `line` the connection as poller and feeder share it, and how rumqttc is driven · `session` one MQTT
 //! connection from CONNECT to its end (`watch`: beside it, what may end it), `client` both versions of MQTT behind one
 //! face, `alias` short names for topics, `incoming` what rumqttc says happened, `overheard` what it loses, `answer`
-//! what a PUBACK says, `ended` how it ended, `version` which of them is spoken.
+//! what a PUBACK says, `ended` how it ended, `brief` whether too soon, `version` which of them is spoken.
 //!
-//! `destinations` where the road leads, `azure` where that is no broker, `again` when it is tried next · `routing` which
-//! path is taken and what may be spent, `thrift` where a session asks for that · `rate` publishes a second · `outage`
-//! what goes first after a long one, a `summary`.
+//! `destinations` where the road leads, `files` what it needs, `azure` where that is no broker, `again` when it is
+//! tried next · `routing` which path is taken and what may be spent, `thrift` where a session asks for that · `rate`
+//! publishes a second · `outage` what goes first after a long one, a `summary`.
 //!
 //! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down), `reading` what is
 //! retained on those that go both ways · `feeder` the one who publishes, with `filling` from the source to the `lanes` and
@@ -27,6 +27,7 @@ mod again;
 mod alias;
 mod answer;
 mod azure;
+mod brief;
 mod certificates;
 mod client;
 mod destinations;
@@ -34,6 +35,7 @@ mod down;
 mod downlink;
 mod ended;
 mod feeder;
+mod files;
 mod filling;
 mod forbidden;
 mod incoming;
@@ -83,13 +85,14 @@ use crate::road::rotation::Rotation;
 use crate::road::{Now, Relay, Road};
 
 use azure::{Device, Pass};
+use brief::Brief;
 use certificates::{Certificates, Fault};
 use destinations::destinations;
 use down::Down;
 pub use down::{LocalBroker, PassOn, PassedOn};
 pub use downlink::Commands;
 use downlink::Downlink;
-use ended::Ended;
+pub use files::disabled_by;
 use forbidden::Forbidden;
 use outage::Outage;
 use pack::Packer;
@@ -158,6 +161,7 @@ pub struct Uplink<S> {
     outage: Outage,
     stats: Arc<UplinkStats>,
     backoff: Backoff,
+    brief: Brief,
     dice: StdRng,
     lost_since: Option<Instant>,
     routing: Routing,
@@ -199,6 +203,7 @@ impl<S: Source> Uplink<S> {
             forbidden: Forbidden::new(timing.forbidden_after),
             outage: Outage::new(&plan),
             backoff: Backoff::new(timing.retry_first, timing.retry_max),
+            brief: Brief::default(),
             dice: StdRng::from_os_rng(),
             stats: Arc::clone(&stats),
             lost_since: None,
@@ -368,9 +373,7 @@ impl<S: Source> Uplink<S> {
             self.backoff.reset();
             return Some(Duration::ZERO);
         }
-        if outcome.proved && !matches!(outcome.end, End::Ended(Ended::TakenOver(_) | Ended::Busy(_))) {
-            self.backoff.reset();
-        }
+        self.shorten_waits(&outcome);
         if outcome.proved {
             self.rotation.worked();
         }

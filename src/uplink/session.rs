@@ -102,6 +102,8 @@ pub(super) struct Outcome {
     pub(super) end: End,
     /// It carried an acknowledged record, or stood long enough: the next wait begins at its shortest again.
     pub(super) proved: bool,
+    /// How long it stood.
+    pub(super) stood: Duration,
     /// How the broker took our CONNECT; `None` when we did not wait for it.
     pub(super) greeting: Option<Greeting>,
 }
@@ -189,7 +191,8 @@ impl<S: Source> Session<'_, S> {
         if is_fall(&end) && progress.moved_at.elapsed() <= FALL_MAX {
             self.fallen(left, progress.heard());
         }
-        Outcome { end, proved: progress.has_proved_itself(), greeting: line.greeting() }
+        let (proved, stood) = (progress.has_proved_itself(), progress.stands_for());
+        Outcome { end, proved, stood, greeting: line.greeting() }
     }
 
     fn connect(&mut self, spoken: Spoken, relay: &Relay, login: Option<Login>, known: &Known) -> (Client, Events) {

@@ -17,6 +17,9 @@ const QUIC_BLOCKED: &str = "uplink_quic_blocked";
 /// Another client has our client id.
 const TAKEN_OVER: &str = "uplink_taken_over";
 
+/// One session after the other works, and is lost within a minute.
+const UNSTEADY: &str = "uplink_unsteady";
+
 /// The broker will not take a record; a gap record was put in its place.
 const RECORD_REFUSED: &str = "uplink_record_refused";
 
@@ -46,6 +49,7 @@ pub(super) struct Trouble {
     disabled: Option<String>,
     refused: Option<String>,
     taken_over: Option<String>,
+    unsteady: bool,
     quic_blocked: Option<String>,
     host_awaited: Option<String>,
     /// With when the broker last said so.
@@ -62,6 +66,7 @@ impl Trouble {
             disabled: None,
             refused: None,
             taken_over: None,
+            unsteady: false,
             quic_blocked: None,
             host_awaited: None,
             not_taken: None,
@@ -108,9 +113,32 @@ impl Trouble {
         Told::Now
     }
 
-    pub(super) fn clear_taken_over(&mut self) {
+    fn clear_taken_over(&mut self) {
         if let Some(detail) = self.taken_over.take() {
             self.tell(TAKEN_OVER, Phase::Cleared, &format!("no longer: {detail}"));
+        }
+    }
+
+    /// So many sessions in a row did not last. Says whether that is news.
+    pub(super) fn unsteady(&mut self, sessions: u32, client_id: &str, reason: &str) -> Told {
+        if std::mem::replace(&mut self.unsteady, true) {
+            return Told::Before;
+        }
+        let detail = format!(
+            "{sessions} sessions in a row worked and were lost within a minute ({reason}): does another client connect as \
+             \"{client_id}\" (two gateways with one name?), or does the link last no longer?"
+        );
+        tracing::warn!(uplink = self.name, detail, "sessions do not last");
+        self.tell(UNSTEADY, Phase::Active, &detail);
+        Told::Now
+    }
+
+    /// A session stands for long: nothing that ends one early is true any more.
+    pub(super) fn clear_fleeting(&mut self) {
+        self.clear_taken_over();
+        self.clear_refused();
+        if std::mem::take(&mut self.unsteady) {
+            self.tell(UNSTEADY, Phase::Cleared, "a session lasts again");
         }
     }
 

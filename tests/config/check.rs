@@ -330,3 +330,24 @@ fn what_is_wrong_with_the_certificate_of_a_door_is_said_and_makes_no_configurati
         assert!(json["trouble"].as_str().is_some_and(|trouble| trouble.contains(words)), "{json}");
     }
 }
+
+#[test]
+fn files_that_keep_an_uplink_a_bridge_or_users_out_are_said_and_make_no_configuration_wrong() {
+    let text = "[broker]\nusers_file = \"/nowhere/users\"\n\
+        [[uplink]]\nname = \"cloud\"\nurl = \"mqtts://h\"\nca_file = \"/nowhere/ca.pem\"\n\
+        [[uplink]]\nname = \"plain\"\nurl = \"mqtt://h\"\nusername = \"u\"\npassword_file = \"/nowhere/password\"\n\
+        [[bridge]]\nname = \"b\"\nurl = \"mqtts://x\"\nca_file = \"/nowhere/other.pem\"\n[[bridge.topic]]\nfilter = \"m/#\"\n";
+    let (shown, ended) = check(text, |_| {});
+    assert!(ended.is_ok(), "{shown}");
+    for (says, file) in [
+        ("! nobody can log in until this is put right", "/nowhere/users"),
+        ("! disabled until this is put right", "/nowhere/ca.pem"),
+        ("! disabled until this is put right", "/nowhere/password"),
+        ("! disabled until this is put right", "/nowhere/other.pem"),
+    ] {
+        assert!(shown.lines().any(|line| line.contains(says) && line.contains(file)), "{file}: {shown}");
+    }
+    let json: Value = serde_json::from_str(&check(text, |args| args.json = true).0).expect("JSON");
+    let troubles = [&json["users_trouble"], &json["uplinks"][1]["trouble"], &json["bridges"][0]["trouble"]];
+    assert!(troubles.iter().all(|trouble| trouble.as_str().is_some_and(|text| text.contains("/nowhere/"))), "{json}");
+}

@@ -35,7 +35,7 @@ fn the_status_page_is_on_loopback_until_it_is_moved_or_switched_off() {
     assert_eq!(standard.hosts, ["box-7.local", "box-7"]);
     let named = page("[status]\nlisten = \"[::1]:9\"\nhosts = [\"Gateway.example\"]\n").expect("there is one");
     assert_eq!(named.to_string(), "http://[::1]:9");
-    assert_eq!(named.anonymous, Anonymous::None, "whoever writes the table writes who may see it");
+    assert_eq!(named.anonymous, Anonymous::Read, "nobody could log in");
     assert_eq!(named.hosts, ["box-7.local", "box-7", "gateway.example"]);
     let far = "[broker]\nusers_file = \"users\"\n[status]\nlisten = \"0.0.0.0:8443\"\ntls = { certificate = \"a\", key = \"b\" }\n";
     assert_eq!(page(far).expect("with a login").to_string(), "https://0.0.0.0:8443");
@@ -48,6 +48,15 @@ fn doors_and_page_are_on_loopback_until_they_are_moved() {
     let doors: Vec<_> = plan.broker.listeners.iter().map(|door| door.listen.to_string()).collect();
     assert_eq!(doors, ["127.0.0.1:1883"]);
     assert!(plan.status.expect("there is a page").listen.ip().is_loopback());
+}
+
+#[test]
+fn a_page_on_loopback_is_for_everybody_here_where_nobody_can_log_in() {
+    let anonymous = |text: &str| plan(text).status.expect("there is a page").anonymous;
+    let page = "[status]\nlisten = \"127.0.0.1:8081\"\n";
+    assert_eq!(anonymous(page), Anonymous::Read);
+    assert_eq!(anonymous(&format!("{page}anonymous = \"none\"\n")), Anonymous::None);
+    assert_eq!(anonymous(&format!("{page}[broker]\nusers_file = \"users\"\n")), Anonymous::None);
 }
 
 #[test]

@@ -63,6 +63,23 @@ fn a_door_says_what_is_wrong() {
 }
 
 #[test]
+fn nothing_leads_back_to_a_door_of_the_gateway_itself_nor_stands_where_the_page_is() {
+    let says = |text: &str, words: &str| {
+        let problems = parse(text).map(|_| ()).expect_err(text).to_string();
+        assert!(problems.contains(words), "{problems}");
+    };
+    let door = |address: &str| format!("[[broker.listener]]\nlisten = \"{address}\"\nanonymous = \"read-write\"\n");
+    let uplink = |port: u16| format!("[[uplink]]\nname = \"up\"\nurl = \"mqtt://localhost:{port}\"\n");
+    says(&(door("127.0.0.1:1884") + &uplink(1884)), "is a listener of this gateway itself");
+    says(&uplink(1883), "is a listener of this gateway itself");
+    let bridge = "[[bridge]]\nname = \"b\"\nurl = \"mqtt://127.0.0.1:1884\"\n[[bridge.topic]]\nfilter = \"m/#\"\n";
+    says(&(door("127.0.0.1:1884") + bridge), "is a listener of this gateway itself");
+    assert!(parse(&(door("127.0.0.1:1884") + &uplink(1885))).is_ok(), "somebody else's");
+    says(&door("127.0.0.1:8080"), "where the status page is without a [status] table");
+    assert!(parse(&(door("127.0.0.1:8080") + "[status]\nlisten = \"off\"\n")).is_ok());
+}
+
+#[test]
 fn doors_that_cannot_both_be_open_are_refused() {
     let users = "[broker]\nusers_file = \"users\"\n";
     let door = |listen: &str, more: &str| {

@@ -256,7 +256,7 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     until("it was refused again", || daemon.times_said("audit=\"config_refused\"") == 2).await;
     // It runs on, and the next power cut would be its last.
     let event = watch.event("config_unusable", "active").await;
-    assert!(event["detail"].as_str().unwrap().contains("1 problems and no start would come of it"), "{event}");
+    assert!(event["detail"].as_str().unwrap().contains("1 problem and no start would come of it"), "{event}");
 
     home.configure(&text.replacen("data_dir = \"data\"", "data_dir = \"elsewhere\"", 1).replacen(
         "\"100ms\"\n[[device.tag",

@@ -271,6 +271,25 @@ async fn a_session_taken_over_by_another_client_is_told_once() {
     }
 }
 
+/// As mosquitto does it to clients of MQTT 3.1.1, and its 2.0 to those of MQTT 5.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_cut_one_after_the_other_without_a_word_are_told_once() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let cloud = Cloud::start().await;
+        let owed = owing(5);
+        let mut rig = speaking(&cloud, &owed, version);
+        for sessions in 1..=5 {
+            all_arrive(&cloud, &owed, sessions * 5).await;
+            let told: &[&str] = if sessions == 4 { &["uplink_unsteady active"] } else { &[] };
+            assert_eq!(rig.told(), told, "once, after the third");
+            cloud.cut();
+            cloud.until("it is back", |cloud| cloud.connects().len() == sessions + 1).await;
+            owed.samples(sessions as u64 * 5 + 1..=sessions as u64 * 5 + 5);
+        }
+        ends(rig, &owed).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_the_broker_ended_the_session_is_known() {
     for (reason, word) in

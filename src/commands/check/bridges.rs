@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
+use super::files;
 use crate::config::plan::{BridgePlan, DownPlan, Plan};
 use crate::config::units::{write_duration, write_size};
 use crate::model::mapping::Mapping;
@@ -24,6 +25,9 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         let servers: Vec<String> = bridge.uplink.servers.iter().map(ToString::to_string).collect();
         let servers = servers.join(", then ");
         writeln!(out, "\nbridge {}: as {}, {servers}", bridge.uplink.name, bridge.uplink.client_id)?;
+        if let Some(trouble) = files::of_uplink(&bridge.uplink) {
+            writeln!(out, "  ! disabled until this is put right: {trouble}")?;
+        }
         let age = bridge.max_age.map_or_else(String::new, |age| format!(", at most {} old", write_duration(age)));
         writeln!(out, "  what goes out waits in a store of its own: at most {}{age}", write_size(bridge.max_size))?;
         for out_plan in &bridge.out {
@@ -47,6 +51,7 @@ pub fn json(bridge: &BridgePlan) -> Value {
     let pair = |mapping: &Mapping| json!({ "here": mapping.local_filter(), "there": mapping.remote_filter() });
     json!({
         "name": bridge.uplink.name,
+        "trouble": files::of_uplink(&bridge.uplink),
         "client_id": bridge.uplink.client_id,
         "servers": bridge.uplink.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "out": bridge.out.iter().map(|out| pair(&out.mapping)).collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::figures::{bytes_text, rate_json, span};
+use super::files;
 use crate::commands::cost::bill::{Bill, Course, Row, bill};
 use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Period, Plan, Preset, Schedule, Transport, UplinkPlan};
 use crate::config::preset;
@@ -36,6 +37,9 @@ pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result 
             write_duration(uplink.keep_alive),
             write_duration(QUIC_KEEP_ALIVE)
         )?;
+    }
+    if let Some(trouble) = files::of_uplink(uplink) {
+        writeln!(out, "  ! disabled until this is put right: {trouble}")?;
     }
     if let Some(proxy) = &uplink.proxy {
         writeln!(out, "  by the proxy {}:{}", proxy.host, proxy.port)?;
@@ -138,7 +142,7 @@ pub fn json(plan: &Plan, uplink: &UplinkPlan) -> Value {
     };
     let whole = configured(&bill, &bill.whole).filter(|_| !uplink.is_local());
     json!({
-        "name": uplink.name, "servers": uplink.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "name": uplink.name, "trouble": files::of_uplink(uplink), "servers": uplink.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "format": bill.way.as_str(), "wire_bytes_per_day": whole.map(|row| rate_json(row.per_day)),
         "wire_bytes_per_month": whole.map(|row| rate_json(row.per_month())),
         "budgets": budgets(&uplink.budgets), "reserve": uplink.reserve, "overrun": overrun(uplink.overrun),

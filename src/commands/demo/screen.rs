@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::host::journal;
 use crate::plant::link::LinkState;
 
 use super::gateway::Pulse;
@@ -65,7 +66,7 @@ pub enum Colours {
 impl Colours {
     /// What standard output wants.
     pub fn of_stdout() -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let wanted = journal::may_colour();
         if std::io::stdout().is_terminal() && wanted { Self::Yes } else { Self::No }
     }
 

@@ -14,6 +14,7 @@
 //!            writing; condition: what is          forward   [[forward]]
 //!            watched; derived: expressions        loops     what would go round in circles
 //!  names     of everything                        topics    of all tags
+//!  own_door  no uplink leads back here
 //! ```
 
 mod access;
@@ -36,6 +37,7 @@ mod loops;
 mod money;
 mod mqtt_sn;
 mod names;
+mod own_door;
 mod path;
 mod port;
 mod reach;
@@ -109,6 +111,7 @@ pub fn plan(whole: Whole<'_>, facts: &HostFacts, findings: &Findings) -> Option<
     let mut uplinks = uplink::uplinks(&root, &gateway, &devices, &tags);
     let forwards = forward::forwards(&root, &mut uplinks);
     let mut bridges = bridge::bridges(&root, &gateway, &uplinks);
+    own_door::refuse(&root, &broker.listeners, &uplinks, &bridges);
     loops::loops(&root, &uplinks, &forwards, &mut bridges);
     local::foreign(&root, &uplinks, &forwards, &bridges);
     let buses = buses.into_plans()?;

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::super::plan::{Anonymous, BrokerPlan, ClientCertificate, Listen, ListenerTls, PagePlan};
+use super::super::problem::Finding;
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{Section, Spot};
@@ -29,6 +30,13 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
     let trail = Trail::Key(root.trail, "status");
     let section = root.get("status").and_then(|node| Section::open(root.cx, node, &trail, schema::STATUS));
     let Some(section) = section else {
+        if let Some(node) = root.get("broker").filter(|_| is_taken(broker, STANDARD)) {
+            let message = format!(
+                "a listener of the broker has {STANDARD}, where the status page is without a [status] table: give one of them \
+                 another address, or write [status] with listen = \"off\""
+            );
+            root.report(Finding::line(node.at, Trail::Key(root.trail, "broker"), message));
+        }
         return Some(PagePlan { listen: STANDARD, anonymous: Anonymous::Read, hosts: own, tls: None });
     };
     let (anonymous, tls) = (section.choice("anonymous", &ANONYMOUS), tls(&section));
@@ -48,10 +56,13 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
             section.report(section.wrong("anonymous", spot.at, message).allowed("none").also(at));
         }
     }
-    if broker.listeners.iter().any(|door| takes(&door.listen, listen)) {
+    if is_taken(broker, listen) {
         section.report(section.wrong("listen", at, "a listener of the broker has this address already"));
     }
-    let anonymous = anonymous.map(|spot| spot.value).unwrap_or_default();
+    // where nobody can log in, a page for nobody else is a page for nobody
+    let unsaid =
+        if listen.ip().is_loopback() && broker.users_file.is_none() { Anonymous::Read } else { Anonymous::None };
+    let anonymous = anonymous.map_or(unsaid, |spot| spot.value);
     Some(PagePlan { listen, anonymous, hosts, tls })
 }
 
@@ -88,6 +99,10 @@ fn hosts(section: &Section<'_, '_>) -> Vec<String> {
         }
     }
     hosts
+}
+
+fn is_taken(broker: &BrokerPlan, page: SocketAddr) -> bool {
+    broker.listeners.iter().any(|door| takes(&door.listen, page))
 }
 
 /// Can the page not listen there because the broker does?
