@@ -31,7 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite::", &["disk/"]),
     ("parquet::", &["store/export/"]),
-    ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs"]),
+    ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs", "host/journal.rs"]),
     ("tokio_modbus::client", &["field/modbus/"]),
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),

@@ -98,9 +98,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
-    let ownership = Arc::new(Ownership::new(topics(&plan)));
-    ownership.settle(places(&plan));
-    ownership.stand_for(own_nodes(&plan).collect());
+    let ownership = Arc::new(ownership(&plan));
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
     let forward = ForwardEntry::none();
@@ -166,6 +164,14 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         notices,
         _quarters: quarters,
     })
+}
+
+/// Which topics of a plan are ours.
+fn ownership(plan: &Plan) -> Ownership {
+    let ownership = Ownership::new(topics(plan));
+    ownership.settle(places(plan));
+    ownership.stand_for(own_nodes(plan).collect());
+    ownership
 }
 
 /// Tries to open the listeners, on the threads of the clients.
