@@ -305,7 +305,7 @@ async fn a_door_whose_port_is_taken_is_told_to_be_shut_until_it_is_open_whatever
     let listen = Listen::Tcp(taken.local_addr().unwrap());
     let door = ListenerPlan { listen, ..door(authority.home.path(), None, Anonymous::ReadWrite) };
     let time = Arc::new(FakeTime::default());
-    let clock = Clock::new(Arc::clone(&time) as Arc<dyn TimeSource>, Boot(1), 0);
+    let clock = Clock::new(Arc::clone(&time) as Arc<dyn TimeSource>, Boot(1), 1_800_000_000_000);
     let mut broker = Running::with(Setup { doors: vec![door], clock, ..Setup::default() }).await;
     let mut told = async || {
         let notice = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
