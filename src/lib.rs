@@ -24,6 +24,8 @@
 //!
 //! ## Where is …?
 //!
+//! Paths begin in `src`, or in the room that stands before them; with a slash in front, at the top of the repository.
+//!
 //! | question | file |
 //! |---|---|
 //! | **A value and its meaning** | |
@@ -39,6 +41,8 @@
 //! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
+//! | how a bus goes on with other devices after a reload | `field/adopt` |
+//! | who tells the loss of a connection, a device that is down, a pause | `field/envoy` |
 //! | how instruments that speak lines of their own are read | [`field::line`]; what a frame is and says: [`config::lines`] |
 //! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
 //! | where a SunSpec device has its models, and what if they move | [`model::sunspec`], [`field::sunspec`], `field/models` |
@@ -47,7 +51,7 @@
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
 //! | what is read from which file, and how a mistake is told with its place | [`config`] (`files`, `raw`, `source`; `section`, [`config::problem`]) |
 //! | what a cloud allows | [`config::preset`] |
-//! | the register maps in the binary | [`config::shipped`], `config/profiles/` |
+//! | the register maps in the binary | [`config::shipped`], `/config/profiles/` |
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | what a plan will cost: bus time, bytes to the cloud, flash | [`config::forecast`], [`config::wire`], [`config::births`]; in money, or from what a store saw [`commands::cost`] |
 //! | what a reload changes, and what it leaves alone | [`config::difference`]; the order of it: `app/house`, its parts `app/buses`, `app/uplinks`, `app/bridges`, [`broker`] (`door/warden`), [`store`] (`revise`) |
@@ -58,7 +62,9 @@
 //! | who may come in, read and write; users, passwords, rules; what slows down guessing | [`access`] (`acl`, `users`, `hash`, `brake`, `desk`); judged in [`broker`] (`ruling`) |
 //! | every id of the audit trail | [`access`] (`audit`) |
 //! | what a session is owed that outlives its connection | [`broker`] (`core/owing`, `session/course`; what expired gives room back: `core/overdue`) → [`disk`] (`ledger`) |
-//! | what a PUBACK to a local client means | [`broker`] (`session/inbound`, `door/duty`) |
+//! | when a local client is sent its PUBACK, and what that means | [`broker`] (`session/inbound`, `door/duty`) |
+//! | what a PUBACK of a local subscriber does | [`broker`] (`session/outbound`, `core/owing`) → [`disk`] (`ledger`) |
+//! | what waits for a local client that is slow | [`broker`] (`outbox`) |
 //! | what clients leave retained, and the figures below `$SYS` | [`broker`] (`retained`, on disk by `keeping`; `sys`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
 //! | sensors by MQTT-SN: their datagrams, how they become clients like any other, how they sleep | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`) |
@@ -66,25 +72,27 @@
 //! | how a mosquitto's configuration becomes ours | [`commands::broker`] |
 //! | **The store** | |
 //! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |
+//! | when a sample is committed, and what if that fails | [`store`] (`writer`, `commit`) |
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
 //! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); a medium that refuses a read: `store/patience` |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | how a disk is shown to keep what was committed, kill after kill | [`commands::store`] (`torture`) |
 //! | **Upstream** | |
+//! | who publishes, and how the MQTT client is driven | [`uplink`] (`feeder`, `sending`; `line`) |
 //! | which records share a message | [`uplink`] (`pack`) |
-//! | what a PUBACK from upstream does | [`uplink`] (`window`) → [`store`] (`cursor`) |
+//! | what a PUBACK from upstream does | [`uplink`] (`feeder`, `window`) → [`store`] (`reader`, `cursor`) |
 //! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
 //! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
 //! | what goes first after a long outage (`summary_after`) | [`uplink`] (`outage`, `summary`), [`store::preview`] |
 //! | which path is taken and what may still be spent | [`uplink`] (`routing`: `failover`, `schedule`; `allowance`, `budget`, `tally`) |
-//! | what something costs on the wire before the meter has counted it | [`uplink`] (`costs`), from [`config::wire`] |
+//! | what something costs on the wire before the meter has counted it | [`uplink`] (`routing/costs`), from [`config::wire`] |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |
 //! | which MQTT an uplink speaks, and what the broker may answer | [`uplink`] (`version`, `client`, `answer`, `ended`) |
 //! | what Azure IoT Hub wants of topics and tokens | [`uplink`] (`azure`) |
 //! | how a command from upstream comes in | [`uplink`] (`downlink`) → [`flow::command`] |
 //! | the JSON of every payload | [`payload::json`] |
-//! | the columns of the format batch, and who knows which tag | [`payload::batch`], `config/ironbridge-batch.proto` |
+//! | the columns of the format batch, and who knows which tag | [`payload::batch`], `/config/ironbridge-batch.proto` |
 //! | an edge node of Sparkplug: births, receipt without PUBACK, the primary host | [`uplink`] (`sparkplug`), [`payload::sparkplug`], [`model::sparkplug`] |
 //! | the same on the gateway's own broker: how it comes in, who may speak as it | [`road::inside`], [`broker`] (`door/inside`, `ruling`); `config/check/local` |
 //! | how edge nodes of any make are heard | [`receive::sparkplug`], [`commands::receive`] |
@@ -98,6 +106,7 @@
 //! | what each counter is called in /metrics | `app/figures` (one file per room), written by [`status::metrics`] |
 //! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
 //! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
+//! | what becomes of a bus that panics, and which tasks must not end | `app/supervisor` |
 //! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
 //! | what happens at SIGTERM | [`app::running`] |
 //! | what makes a box somebody's, and how it goes | [`commands::factory_reset`] (`ours`, `beside`, `credentials`) |

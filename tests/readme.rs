@@ -1,5 +1,9 @@
 //! What the README shows works: its configurations check, its commands are understood, its links lead somewhere.
 
+#[path = "support/skip.rs"]
+mod skip;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -111,6 +115,39 @@ fn files_benches_and_payloads_of_the_readme_are_there() {
     }
 }
 
+/// Who sees an event looks it up here, and must find what the gateway really tells.
+#[test]
+fn every_event_that_the_readme_names_is_told_somewhere_in_the_program() {
+    let mut named = BTreeSet::new();
+    let text = readme().replace("\n  ", " ");
+    for (at, word) in text.match_indices("event ").chain(text.match_indices("events ")) {
+        // "event `a`", and "events `a`, `b`" for as long as they go on.
+        let mut rest = &text[at + word.len()..];
+        while let Some((name, more)) = rest.strip_prefix('`').and_then(|rest| rest.split_once('`')) {
+            named.insert(name.to_owned());
+            rest = if word == "events " { more.strip_prefix(", ").unwrap_or_default() } else { "" };
+        }
+    }
+    assert!(named.len() > 15, "{named:?}");
+    let mut told = String::new();
+    gather(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut told);
+    let unknown: Vec<_> = named.iter().filter(|name| !told.contains(&format!("\"{name}\""))).collect();
+    assert!(unknown.is_empty(), "no such event: {unknown:?}");
+}
+
+/// The text of the program below a directory, without its tests and without what only counts (names of /metrics).
+fn gather(directory: &Path, all: &mut String) {
+    for entry in std::fs::read_dir(directory).expect("readable") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("app/figures") {
+            gather(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).expect("UTF-8");
+            all.push_str(text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
+        }
+    }
+}
+
 /// As web pages make it of a heading.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
@@ -128,7 +165,7 @@ fn the_python_of_the_readme_runs() {
         std::fs::write(&script, block).expect("written");
         let input = std::fs::File::open(&records).expect("written");
         let Ok(told) = Command::new("python3").arg(&script).stdin(input).output() else {
-            println!("SKIPPED: there is no python3");
+            skip::skipped("the Python of the README", "there is no python3");
             return;
         };
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));

@@ -31,7 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite::", &["disk/"]),
     ("parquet::", &["store/export/"]),
-    ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs"]),
+    ("rumqttc::", &["uplink/", "receive/", "broker/wire/tests.rs", "host/journal.rs"]),
     ("tokio_modbus::client", &["field/modbus/"]),
     ("tokio_serial::", &["field/", "plant/"]),
     ("rumqttd::", &["plant/cloud"]),
@@ -243,6 +243,31 @@ fn the_head_of_a_room_names_what_is_in_it() {
             }
         }
     }
+    fail_with(&problems);
+}
+
+/// Looked for below `src`, below whatever the row has named so far, and with a slash in front at the top of the repository.
+#[test]
+fn every_path_of_the_tour_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tour = fs::read_to_string(root.join("src/lib.rs")).expect("the tour");
+    let table =
+        tour.lines().skip_while(|line| !line.contains("## Where is")).take_while(|line| !line.contains("## Floors"));
+    let (mut problems, mut found) = (Vec::new(), 0);
+    for places in table.filter(|line| line.starts_with("//! |")).filter_map(|row| row.split(" | ").nth(2)) {
+        let mut bases = vec![root.join("src")];
+        for word in places.split('`').skip(1).step_by(2) {
+            let path = word.replace("::", "/");
+            let at_top = path.strip_prefix('/').map(|path| root.join(path)).into_iter();
+            let below = bases.iter().rev().flat_map(|base| [base.join(&path), base.join(format!("{path}.rs"))]);
+            match at_top.chain(below).find(|place| place.exists()) {
+                Some(place) => bases.push(place),
+                None => problems.push(format!("src/lib.rs: the tour names `{word}`, which is not there: {places}")),
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 200, "{found} paths: is it still a table?");
     fail_with(&problems);
 }
 

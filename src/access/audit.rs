@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Identity, Refused};
+use super::{Holder, Identity, Refused};
 use crate::model::command::{Outcome, Refusal};
 use crate::model::value::Value;
 
@@ -255,8 +255,8 @@ pub(super) fn client_removed(who: &Identity) {
 }
 
 /// New rules do not cover this subscription any more.
-pub(super) fn subscription_removed((identity, client): (&str, &str), filter: &str) {
-    let (client, filter) = (shown(client), shown(filter));
+pub(super) fn subscription_removed(holder: Holder<'_>, filter: &str) {
+    let (identity, client, filter) = (holder.owner, shown(holder.client), shown(filter));
     tracing::warn!(
         audit = "subscription_removed",
         identity,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Holder;
 use crate::config::plan::Anonymous;
 
 /// Whose sessions of the gateway's own are; no name of a user or a certificate is written so.
@@ -81,14 +82,14 @@ impl Identity {
     }
 
     /// Who owns a session, as far as its owner's name says; `anonymous` is what such clients may do here at most.
-    pub(super) fn of_owner(owner: &str, client: &str, anonymous: Anonymous) -> Self {
-        let who = match owner.split_once(':') {
+    pub(super) fn of_holder(holder: Holder<'_>, anonymous: Anonymous) -> Self {
+        let who = match holder.owner.split_once(':') {
             Some(("user", name)) => Who::User(name.into()),
             Some(("cert", name)) => Who::Certificate(name.into()),
             Some(("sensor", name)) => Who::Sensor(name.into()),
             _ => Who::Anonymous(anonymous),
         };
-        Self::new(who, client)
+        Self::new(who, holder.client)
     }
 
     /// Whose its session is: a text that stays the same across restarts, `anonymous` (for all of them), `user:NAME`,

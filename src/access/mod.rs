@@ -49,6 +49,15 @@ pub use seal::Seal;
 use users::Users;
 pub use users::check_name;
 
+/// Who holds a session, and need not be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder<'a> {
+    /// See [`Identity::owner`].
+    pub owner: &'a str,
+    /// The id that the client gave itself.
+    pub client: &'a str,
+}
+
 /// What a client shows at the door.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Credentials<'a> {
@@ -279,15 +288,15 @@ impl Access {
         }
     }
 
-    /// Whoever is behind an owner's name ([`Identity::owner`]) and a client id, as far as they say. Of clients without a
-    /// name it is not known by which listener they come: it is the most generous one.
-    pub fn owner(&self, (owner, client): (&str, &str)) -> Identity {
-        Identity::of_owner(owner, client, **self.anonymous.load())
+    /// Whoever that is, as far as it says. Of clients without a name it is not known by which listener they come: it is the
+    /// most generous one.
+    pub fn owner(&self, holder: Holder<'_>) -> Identity {
+        Identity::of_holder(holder, **self.anonymous.load())
     }
 
     /// May whoever owns this session read this, as far as can be said before they come?
-    pub fn owner_may_read(&self, whose: (&str, &str), filter: &str) -> bool {
-        self.may_read(&self.owner(whose), filter)
+    pub fn owner_may_read(&self, holder: Holder<'_>, filter: &str) -> bool {
+        self.may_read(&self.owner(holder), filter)
     }
 
     /// May it subscribe to this filter (without `$share/<group>/`)? One rule must cover all that the filter would bring;
@@ -322,8 +331,8 @@ impl Access {
     }
 
     /// For the audit trail: the owner of this session has a subscription that is not allowed any more.
-    pub fn subscription_removed(&self, (owner, client): (&str, &str), filter: &str) {
-        audit::subscription_removed((owner, client), filter);
+    pub fn subscription_removed(&self, holder: Holder<'_>, filter: &str) {
+        audit::subscription_removed(holder, filter);
     }
 
     /// Is there anybody who could log in with a password?

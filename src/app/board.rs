@@ -10,13 +10,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::access::Access;
-use crate::broker::BrokerStats;
-use crate::config::plan::{BusPlan, DevicePlan, Period, Plan};
+use crate::broker::{BrokerStats, DoorList};
+use crate::config::plan::{BusPlan, DevicePlan, ListenerPlan, Period, Plan};
 use crate::field::BusStats;
 use crate::flow::clock::Clock;
 use crate::flow::hub::{DeviceReport, HubStats};
 use crate::flow::latest::Latest;
-use crate::flow::notice::{Notices, Told};
+use crate::flow::notice::{Notice, Notices, Told};
 use crate::flow::progress::Progress;
 use crate::model::stats::Times;
 use crate::model::time::{Certainty, Stamp, Wall};
@@ -72,6 +72,7 @@ pub(super) struct Sources {
     /// By the name of the bridge.
     pub bridge_stores: StoreRoster,
     pub broker: Arc<BrokerStats>,
+    pub doors: DoorList,
     pub access: Arc<Access>,
     pub notices: Notices,
     pub progress: Progress,
@@ -193,29 +194,33 @@ impl Sources {
         let (stats, uptime) = (&self.store, self.uptime().as_secs());
         let written = u128::from(stats.written_bytes.get()) * u128::from(DAY_S);
         let written = written.checked_div(u128::from(uptime)).and_then(|bytes| u64::try_from(bytes).ok());
-        // The store of a bridge has the bridge's name before this.
-        let failed = |told: &Told| told.notice.event == "store_failed" && told.notice.subject == "store";
-        let trouble = self.notices.standing().into_iter().find(failed);
+        // Whether it fails it says itself; why, in its notice. The store of a bridge has the bridge's name before this.
+        let why = |told: Told| {
+            let Notice { event, subject, detail, .. } = told.notice;
+            (event == "store_failed" && subject == "store").then_some(detail)
+        };
+        let trouble = (stats.failed.get() > 0).then(|| {
+            let told = self.notices.standing().into_iter().find_map(why);
+            told.unwrap_or_else(|| "the store cannot commit".to_owned())
+        });
         Store {
             bytes: stats.bytes.get(),
             max_bytes: stats.max_bytes.get(),
             written_per_day: written.filter(|_| uptime >= WRITTEN_AFTER_S),
-            trouble: trouble.map(|told| told.notice.detail),
+            trouble,
             gaps: stats.gaps_owed.get(),
         }
     }
 
     fn broker(&self) -> Broker {
         let stats = &self.broker;
-        let down = self.notices.standing();
-        let down = |listen: &str| {
-            down.iter().any(|told| told.notice.event == "broker_listener_down" && told.notice.subject == listen)
-        };
-        let plan = self.plan.load();
-        let listeners = plan.broker.listeners.iter().map(|plan| Listener {
-            listen: plan.to_string(),
-            state: if down(&plan.place()) { "closed" } else { "open" },
-        });
+        let (plan, doors) = (self.plan.load(), self.doors.now());
+        let is_open = |plan: &ListenerPlan| doors.iter().any(|(door, open)| door == plan && *open);
+        let listeners = plan
+            .broker
+            .listeners
+            .iter()
+            .map(|plan| Listener { listen: plan.to_string(), state: if is_open(plan) { "open" } else { "closed" } });
         Broker {
             connections: stats.clients.get(),
             sessions: stats.clients.get() + stats.sessions_away.get(),

@@ -20,6 +20,7 @@ use super::timekeeper::UNVOUCHED;
 const REASONS: &[&str] = &[
     "store_failed",
     "broker_listener_down",
+    "broker_certificate_missing",
     "broker_users_unavailable",
     "broker_retained_not_kept",
     "certificate_unusable",
@@ -147,6 +148,7 @@ mod tests {
     #[test]
     fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
         assert_eq!(judged(["broker_listener_down", "status_listener_down"]), [["broker"], ["status"]]);
+        assert_eq!(judged(["broker_certificate_missing", "status_certificate_missing"]), [["broker"], ["status"]]);
     }
 
     #[test]

@@ -22,10 +22,11 @@ use crate::flow::stop::Stop;
 use crate::model::sparkplug::Node;
 use crate::model::tag::TagIx;
 use crate::model::topic::Ownership;
+use crate::status::values::Values;
 use crate::store::StoreHandle;
 use crate::uplink::{Commands, Timing};
 
-use super::publisher::Turns;
+use super::publisher::{Configuration, LivePublisher, Turns};
 use super::router::{PlanNow, Slots};
 use super::supervisor::{BusParts, Crew, build};
 
@@ -42,6 +43,8 @@ pub(super) struct Means {
     pub latest: Arc<Latest>,
     pub publisher: Publisher,
     pub control: Control,
+    /// How the one in force came to be so; [`House::show`](super::house::House::show) says so.
+    pub configuration: watch::Sender<Configuration>,
     pub forward: ForwardEntry,
     pub entry: CommandEntry,
     pub ownership: Arc<Ownership>,
@@ -64,6 +67,12 @@ pub(super) struct Means {
 }
 
 impl Means {
+    /// The live side, with what the status page sees of it.
+    pub fn live(&self, plan: &Arc<Plan>, values: Option<Arc<Values>>) -> LivePublisher {
+        let (publisher, configuration) = (self.publisher.clone(), self.configuration.subscribe());
+        LivePublisher::new(Arc::clone(plan), self.clock.clone(), publisher, configuration, values)
+    }
+
     /// What a bus is built from; it ends with this stop.
     pub fn of_bus(&self, plan: &Arc<Plan>, stop: Stop) -> BusParts {
         BusParts {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::broker::Publisher;
 use crate::config::difference::kept;
@@ -30,9 +30,10 @@ pub struct Turn {
 }
 
 /// What the status says of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Configuration {
     /// As it was at the start, or reloaded and proved.
+    #[default]
     InForce,
     /// Reloaded, and may yet be taken back.
     OnTrial,
@@ -78,15 +79,22 @@ pub struct LivePublisher {
     clock: Clock,
     publisher: Publisher,
     topics: GatewayTopics,
+    configuration: watch::Receiver<Configuration>,
     /// The status page's, if there is one.
     values: Option<Arc<Values>>,
 }
 
 impl LivePublisher {
     /// For one plan.
-    pub fn new(plan: Arc<Plan>, clock: Clock, publisher: Publisher, values: Option<Arc<Values>>) -> Self {
+    pub fn new(
+        plan: Arc<Plan>,
+        clock: Clock,
+        publisher: Publisher,
+        configuration: watch::Receiver<Configuration>,
+        values: Option<Arc<Values>>,
+    ) -> Self {
         let topics = GatewayTopics::new(&plan.gateway.name);
-        Self { plan, clock, publisher, topics, values }
+        Self { plan, clock, publisher, topics, configuration, values }
     }
 
     /// At start: every tag null, bad, starting; the gateway online.
@@ -162,7 +170,7 @@ impl LivePublisher {
     /// The gateway's own retained status.
     pub fn status(&self, state: &str) {
         let topic = self.topics.status().into();
-        self.publisher.retain(topic, status(&self.clock, state, Configuration::InForce));
+        self.publisher.retain(topic, status(&self.clock, state, *self.configuration.borrow()));
     }
 
     fn device(&self, report: &DeviceReport) -> Option<(Arc<str>, Bytes)> {

@@ -331,6 +331,7 @@ impl House {
 
     fn show(&self, configuration: Configuration) {
         let topic = GatewayTopics::new(&self.plan.gateway.name).status().into();
+        self.means.configuration.send_replace(configuration);
         self.means.publisher.retain(topic, status(&self.means.clock, "online", configuration));
     }
 

@@ -48,7 +48,7 @@ use super::house::House;
 use super::learned;
 use super::means::{Means, own_nodes, places, plan_now, topics};
 use super::opening::{self, store_dir};
-use super::publisher::{self, LivePublisher, Turns};
+use super::publisher::{self, Turns};
 use super::quarters::Quarters;
 use super::reload::Reloader;
 use super::router::{Answers, Router};
@@ -98,9 +98,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
-    let ownership = Arc::new(Ownership::new(topics(&plan)));
-    ownership.settle(places(&plan));
-    ownership.stand_for(own_nodes(&plan).collect());
+    let ownership = Arc::new(ownership(&plan));
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
     let forward = ForwardEntry::none();
@@ -111,7 +109,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let roads = (broker.control(), publisher.clone(), entry.clone());
     let means = means(&base, roads, (forward, ownership), (turns, broken.clone()), (run_dir.path(), patience));
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
-    let live = LivePublisher::new(Arc::clone(&plan), base.clock.clone(), publisher.clone(), values.clone());
+    let live = means.live(&plan, values.clone());
     let mut house = house(&base, means, Arc::clone(&access));
     house.open_bridges(&[]).await.inspect_err(|_| stop.begin())?; // what runs by now is not missed
     house.gatekeeper.load().await;
@@ -168,6 +166,14 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     })
 }
 
+/// Which topics of a plan are ours.
+fn ownership(plan: &Plan) -> Ownership {
+    let ownership = Ownership::new(topics(plan));
+    ownership.settle(places(plan));
+    ownership.stand_for(own_nodes(plan).collect());
+    ownership
+}
+
 /// Tries to open the listeners, on the threads of the clients.
 async fn bind(quarters: &Quarters, mut broker: Broker) -> Result<(Broker, Vec<Option<SocketAddr>>), StartError> {
     let binding = async move {
@@ -195,6 +201,7 @@ fn figures(base: &Base, house: &House, access: &Arc<Access>, alarms: Shown) -> S
         progress: base.progress.clone(),
         unvouched: base.watch.unvouched(),
         alarms,
+        doors: house.means.control.door_list(),
         status: Arc::default(),
     }
 }
@@ -221,6 +228,7 @@ fn means(
         latest: Arc::clone(&base.latest),
         publisher,
         control,
+        configuration: watch::Sender::default(),
         forward,
         entry,
         ownership,

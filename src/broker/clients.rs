@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::access::Identity;
+use crate::access::{Holder, Identity};
 
 use super::durable::Durable;
 use super::outbox::Outbox;
@@ -122,6 +122,11 @@ pub(super) struct Remembered {
 }
 
 impl Client {
+    /// Who holds its session.
+    pub(super) fn holder(&self) -> Holder<'_> {
+        Holder { owner: &self.owner, client: &self.id }
+    }
+
     /// Its connection, if there is one.
     pub(super) fn connected(&self) -> Option<&Connected> {
         match &self.presence {

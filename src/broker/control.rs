@@ -52,6 +52,11 @@ impl Control {
         self.doors.now()
     }
 
+    /// The same, for who must not keep the broker from ending.
+    pub fn door_list(&self) -> DoorList {
+        self.doors.clone()
+    }
+
     /// Asks the doors to read their certificates again (they also look by themselves, once a minute). New ones serve the
     /// next client; of those connected only those go whose own certificate is not accepted any more.
     pub fn reload_certificates(&self) {

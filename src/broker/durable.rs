@@ -2,11 +2,12 @@
 //!
 //! The bounds are on bytes on disk. What is owed to several sessions is charged to each of them, though its body lies there
 //! once: so the file is never larger than the bounds say. That for all is no bound for a session that owes next to nothing:
-//! each has a small share, whatever the others are owed.
+//! each has a small share, whatever the others are owed. What goes beyond the shares has what all shares leave of it; so it is
+//! passed by the shares of those sessions only that began when it was reached.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -62,47 +63,78 @@ pub(super) struct Tally {
 /// What all sessions are owed.
 #[derive(Debug, Default)]
 pub(super) struct Total {
+    /// Of each session, bytes.
+    share: u64,
     count: AtomicU64,
     bytes: AtomicU64,
+    /// What is owed beyond the shares, bytes: a sum of changes that arrive in any order, and so below 0 at times.
+    beyond: AtomicI64,
+    sessions: AtomicU64,
 }
 
 impl Total {
+    pub(super) fn new(bounds: &SessionsPlan) -> Self {
+        Self { share: bounds.share(), ..Self::default() }
+    }
+
     /// Messages and their bytes.
     pub(super) fn now(&self) -> (u64, u64) {
         (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// What is owed beyond the shares, and what may be, bytes.
+    fn beyond(&self, bounds: &SessionsPlan) -> (u64, u64) {
+        let shares = self.share.saturating_mul(self.sessions.load(Ordering::Relaxed));
+        let beyond = u64::try_from(self.beyond.load(Ordering::Relaxed)).unwrap_or(0);
+        (beyond, bounds.sessions_max_size.saturating_sub(shares))
+    }
+
+    /// A session is owed so many bytes, and was owed so many.
+    fn goes(&self, from: u64, to: u64) {
+        let beyond = |bytes: u64| bytes.saturating_sub(self.share).cast_signed();
+        self.beyond.fetch_add(beyond(to) - beyond(from), Ordering::Relaxed);
     }
 }
 
 impl Tally {
-    fn more(&self, cost: u32) {
-        for (count, bytes) in [(&self.count, &self.bytes), (&self.all.count, &self.all.bytes)] {
-            count.fetch_add(1, Ordering::Relaxed);
-            bytes.fetch_add(cost.into(), Ordering::Relaxed);
-        }
+    fn new(id: SessionId, all: &Arc<Total>) -> Self {
+        all.sessions.fetch_add(1, Ordering::Relaxed);
+        Self { id, count: AtomicU64::new(0), bytes: AtomicU64::new(0), all: Arc::clone(all) }
+    }
+
+    fn more(&self, count: u64, bytes: u64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.all.count.fetch_add(count, Ordering::Relaxed);
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.all.goes(before, before + bytes);
+    }
+
+    fn fewer(&self, count: u64, bytes: u64) {
+        take_off(&self.count, &self.all.count, count);
+        let (before, after) = take_off(&self.bytes, &self.all.bytes, bytes);
+        self.all.goes(before, after);
     }
 
     /// One is settled.
     pub(super) fn less(&self, cost: u32) {
-        take_off(&self.count, &self.all.count, 1);
-        take_off(&self.bytes, &self.all.bytes, cost.into());
+        self.fewer(1, cost.into());
     }
 
     /// These were to be owed and are not.
     pub(super) fn given_up(&self, given_up: GivenUp) {
-        take_off(&self.count, &self.all.count, given_up.rows);
         let costs = given_up.rows.saturating_mul(ROW_COST.into());
-        take_off(&self.bytes, &self.all.bytes, given_up.bytes.saturating_add(costs));
+        self.fewer(given_up.rows, given_up.bytes.saturating_add(costs));
     }
 
     /// Only PUBREL is owed of one.
     pub(super) fn released(&self, owed: Owed) {
-        take_off(&self.bytes, &self.all.bytes, (owed.cost - owed.released().cost).into());
+        self.fewer(0, (owed.cost - owed.released().cost).into());
     }
 
     /// Nothing is owed: mends what rows that were refused have left in the sum.
     pub(super) fn clear(&self) {
-        take_off(&self.count, &self.all.count, u64::MAX);
-        take_off(&self.bytes, &self.all.bytes, u64::MAX);
+        self.fewer(u64::MAX, u64::MAX);
     }
 
     /// Messages and their bytes.
@@ -111,20 +143,26 @@ impl Tally {
     }
 }
 
-/// Takes off both sums what is there of it, so that neither ever wraps.
-fn take_off(own: &AtomicU64, all: &AtomicU64, amount: u64) {
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.all.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes off both sums what is there of it, so that neither ever wraps: what its own was and is.
+fn take_off(own: &AtomicU64, all: &AtomicU64, amount: u64) -> (u64, u64) {
     let less = |now: u64| Some(now.saturating_sub(amount));
     let before = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_else(|now| now);
     let taken = before.min(amount);
     let less = |now: u64| Some(now.saturating_sub(taken));
     all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_else(|now| now);
+    (before, before - taken)
 }
 
 impl Durable {
     /// A new session.
     pub(super) fn new(id: SessionId, version: u8, all: &Arc<Total>) -> Self {
-        let all = Arc::clone(all);
-        let tally = Arc::new(Tally { id, count: AtomicU64::new(0), bytes: AtomicU64::new(0), all });
+        let tally = Arc::new(Tally::new(id, all));
         let (next, dropped, noticed, full, written) = (0, 0, 0, false, (0, None));
         let (sent_below, cut_off, left_unix_ms) = (0, false, None);
         let walking = HashSet::new();
@@ -150,10 +188,7 @@ impl Durable {
     pub(super) fn found(kept: &Kept, all: &Arc<Total>) -> Self {
         let mut durable = Self::new(kept.session.id, kept.session.version, all);
         let bytes = kept.owed_bytes.saturating_add(kept.owed_count.saturating_mul(ROW_COST.into()));
-        for (count_sum, byte_sum) in [(&durable.tally.count, &durable.tally.bytes), (&all.count, &all.bytes)] {
-            count_sum.fetch_add(kept.owed_count, Ordering::Relaxed);
-            byte_sum.fetch_add(bytes, Ordering::Relaxed);
-        }
+        durable.tally.more(kept.owed_count, bytes);
         durable.next = kept.next_ordinal;
         (durable.dropped, durable.noticed) = (kept.session.dropped, kept.session.dropped);
         durable.written.0 = kept.session.dropped;
@@ -179,9 +214,13 @@ impl Durable {
     }
 
     fn fits(&self, cost: u32, bounds: &SessionsPlan) -> bool {
-        let fits = |sum: (u64, u64), bound: u64| sum.1 + u64::from(cost) <= bound;
-        let (own, all) = (self.tally.now(), self.tally.all.now());
-        fits(own, bounds.share()) || fits(own, bounds.session_max_size) && fits(all, bounds.sessions_max_size)
+        self.has(bounds, |sum, bound| sum + u64::from(cost) <= bound)
+    }
+
+    /// Is there so much room in its share, or in its bound and in what is left for what goes beyond the shares?
+    fn has(&self, bounds: &SessionsPlan, room: impl Fn(u64, u64) -> bool) -> bool {
+        let ((_, own), (beyond, left)) = (self.tally.now(), self.tally.all.beyond(bounds));
+        room(own, bounds.share()) || room(own, bounds.session_max_size) && room(beyond, left)
     }
 
     /// Numbers one more message; `None`: there is no room.
@@ -191,7 +230,7 @@ impl Durable {
             self.refused = self.refused.max(cost);
             return None;
         }
-        self.tally.more(cost);
+        self.tally.more(1, cost.into());
         let ordinal = self.next;
         self.next += 1;
         Some(Owed { ordinal, cost, stage: Stage::Entered })
@@ -199,10 +238,8 @@ impl Durable {
 
     /// Is there room again for a good while, also for what was refused?
     pub(super) fn has_room(&self, bounds: &SessionsPlan) -> bool {
-        let refused = u64::from(self.refused);
-        let roomy = |sum: (u64, u64), bound: u64| sum.1 <= bound / 10 * 9 && sum.1 + refused <= bound;
-        let (own, all) = (self.tally.now(), self.tally.all.now());
-        roomy(own, bounds.share()) || roomy(own, bounds.session_max_size) && roomy(all, bounds.sessions_max_size)
+        let refused = u64::from(self.refused.max(ROW_COST));
+        self.has(bounds, |sum, bound| sum <= bound / 10 * 9 && sum + refused <= bound)
     }
 
     /// It is told that there is room again.
@@ -258,81 +295,4 @@ pub(super) fn cost(bytes: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::broker::keeping;
-    use crate::broker::message::{Keep, Qos, Retain};
-    use crate::disk::ledger::{OwedRow, SessionRow};
-    use crate::flow::clock::{Clock, FakeTime};
-    use crate::model::time::Boot;
-
-    fn message(bytes: usize) -> Delivery {
-        let message = Message::own("topic".into(), vec![b'x'; bytes].into(), Keep::Every);
-        let (qos, retain, ids) = (Qos::AtLeastOnce, Retain::No, Vec::new());
-        Delivery { message: Arc::new(message), qos, retain, ids, owed: None }
-    }
-
-    #[test]
-    fn there_is_no_room_again_as_long_as_what_was_refused_does_not_fit() {
-        let size = 64 << 10;
-        let bounds = SessionsPlan {
-            session_max_size: size,
-            sessions_max_size: size,
-            max_sessions: 8,
-            ..SessionsPlan::default()
-        };
-        let all = Arc::new(Total::default());
-        let mut greedy = Durable::new(SessionId(1), 5, &all);
-        while greedy.owe(&message(1000), &bounds).is_some() {}
-        let mut durable = Durable::new(SessionId(2), 5, &all);
-        assert!(durable.owe(&message(1000), &bounds).is_some(), "of its share");
-        assert!(durable.has_room(&bounds));
-        assert!(durable.owe(&message(5000), &bounds).is_none(), "more than its share");
-        assert!(!durable.has_room(&bounds), "or each tick would tell of another change");
-        greedy.tally.clear();
-        assert!(durable.has_room(&bounds));
-        assert!(durable.owe(&message(100_000), &bounds).is_none(), "more than it may ever be owed");
-        durable.tally.clear();
-        assert!(!durable.has_room(&bounds));
-        durable.tell_dropped();
-        assert!(durable.has_room(&bounds), "its client knows");
-    }
-
-    #[test]
-    fn a_message_with_many_identifiers_is_charged_the_same_when_it_comes_is_found_and_is_settled() {
-        let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), 0);
-        let message = Arc::new(Message::own("topic".into(), Bytes::from_static(b"x"), Keep::Every));
-        let ids = vec![7; 4096];
-        let delivery = Delivery { message, qos: Qos::AtLeastOnce, retain: Retain::No, ids, owed: None };
-        let all = Arc::new(Total::default());
-        let mut live = Durable::new(SessionId(1), 5, &all);
-        let owed = live.owe(&delivery, &SessionsPlan::default()).expect("room");
-        assert_eq!(live.tally.now(), (1, 64 + 6 + 4 * 4096));
-        assert_eq!(all.now(), live.tally.now());
-        let message = keeping::owed_row(&delivery.message, &clock);
-        let (client_id, owner) = ("c".into(), "o".into());
-        let session = SessionRow {
-            id: SessionId(1),
-            client_id,
-            owner,
-            version: 5,
-            expiry_s: 9,
-            left_unix_ms: None,
-            dropped: 0,
-            sent_below: None,
-        };
-        let owed_bytes = message.bytes_with(&delivery.ids) as u64;
-        let (subscriptions, received, sensor) = (Vec::new(), Vec::new(), None);
-        let kept = Kept { session, subscriptions, received, sensor, next_ordinal: 9, owed_count: 1, owed_bytes };
-        let found = Durable::found(&kept, &Arc::default());
-        assert_eq!(found.tally.now(), live.tally.now());
-        let row =
-            OwedRow { ordinal: 0, message, qos: 1, retain: false, identifiers: delivery.ids.clone(), released: false };
-        let read = keeping::delivery(row, &clock).owed.expect("owed");
-        assert_eq!(read.cost, owed.cost);
-        found.tally.less(read.cost);
-        assert_eq!(found.tally.now(), (0, 0));
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use super::clients::Remembered;
 use super::durable::cost_of;
 use super::message::{Delivery, Keep, Message, Owed, Qos, Retain, Stage};
 use super::wire::{Will, revive};
-use crate::access::{Access, Identity};
+use crate::access::{Access, Holder, Identity};
 use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, SensorRow, Source, WillRow};
 use crate::flow::clock::Clock;
 use crate::model::time::{Boot, Stamp};
@@ -61,7 +61,7 @@ pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership, access: &A
         expires,
         keep: Keep::Every,
     };
-    let source = row.source.map(|source| access.owner((&source.owner, &source.client)));
+    let source = row.source.map(|source| access.owner(Holder { owner: &source.owner, client: &source.client }));
     Some(Found { message, source, open: end.filter(|end| end.is_open(clock)) })
 }
 

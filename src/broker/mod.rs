@@ -29,12 +29,12 @@
 //! before, a session has those it had. A QoS 1 or 2 message whose commit fails has been seen by those who are there; it is
 //! refused to its sender, and they get it once more when that one sends it again.
 //!
-//! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not; who
-//! has no room for it comes last, of them first whoever is there and keeps up. What a member is owed when its session ends is dropped, counted, and not given to
-//! another (4.8.2 allows that at QoS 1 and demands it at QoS 2). A client id whose session belongs to another identity
-//! is refused (0x85). Retained messages of clients that a new subscription has not yet been sent are sent after a
-//! reconnect, also when the gateway was restarted meanwhile: from the first one on. Wills that wait are sent when the
-//! gateway stops in order; a power cut is not their case.
+//! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not; who has
+//! no room for it comes last, of them first whoever is there and keeps up. What a member is owed when its session ends is
+//! dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and demands it at QoS 2). A client id whose
+//! session belongs to another identity is refused (0x85). Retained messages of clients that a new subscription has not yet
+//! been sent are sent after a reconnect, also when the gateway was restarted meanwhile: from the first one on. Wills that
+//! wait are sent when the gateway stops in order; a power cut is not their case.
 
 mod carried;
 mod clients;
@@ -81,6 +81,7 @@ use crate::flow::forward::ForwardEntry;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::topic::Ownership;
+pub use door::DoorList;
 use door::Doors;
 pub use door::files as certificate_files;
 

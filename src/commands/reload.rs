@@ -41,7 +41,8 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     }
     let (mut text, ended) = told(&answer);
     if let Some(users) = &answer.users {
-        text += &format!("\n! the users could not all be read again: {users}");
+        text.push_str("\n! the users could not all be read again: ");
+        text.push_str(users);
     }
     if !args.json {
         commands::tell(&text);

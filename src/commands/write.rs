@@ -16,6 +16,7 @@ use crate::field::command::{Order, carry_out};
 use crate::flow::clock::Clock;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::data_type::Kind;
+use crate::model::quality::{Cause, Quality};
 use crate::model::value::Value;
 
 /// A write that has not begun this long after it was confirmed is not carried out any more.
@@ -65,8 +66,8 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     check_limits(tag, wanted, &value)?;
     let mut wires = Wires::new(clock.clone());
     let old = if tag.access.reads() { Some(wires.read(&target, wanted).await?) } else { None };
-    if let Some(Answer { raw: None, advice, .. }) = &old {
-        return Err(Failed::TryAgain(format!("{}: {}", wanted.label, advice.as_deref().unwrap_or("cannot be read"))));
+    if let Some(answer) = old.as_ref().filter(|answer| answer.raw.is_none()) {
+        return Err(unread(wanted, answer));
     }
     if !args.yes && !confirmed(tag, wanted, old.as_ref(), &value)? {
         return Err(Failed::Verdict);
@@ -75,10 +76,7 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
         None => None,
         Some(model) => match wires.find(&target, wanted, model).await? {
             Ok(found) => Some(found),
-            Err(nowhere) => {
-                let advice = nowhere.answer(&target, wanted, Duration::ZERO).advice.unwrap_or_default();
-                return Err(Failed::TryAgain(format!("{}: {advice}", wanted.label)));
-            }
+            Err(nowhere) => return Err(unread(wanted, &nowhere.answer(&target, wanted, Duration::ZERO))),
         },
     };
     let order = Order {
@@ -91,6 +89,20 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     };
     let done = carry_out(wires.driver(&target, wanted).await?, &clock, order).await;
     tell(&args, (tag, wanted), (old.as_ref(), &value), &done.outcome)
+}
+
+/// Nothing is written where nothing can be read: by who is not there, or by who said no.
+fn unread(wanted: &Wanted, answer: &Answer) -> Failed {
+    let text = format!("{}: {}", wanted.label, answer.advice.as_deref().unwrap_or("cannot be read"));
+    match answer.quality {
+        Quality::Bad(Cause::Timeout | Cause::Transport) => Failed::TryAgain(text),
+        _ => refused(&text),
+    }
+}
+
+fn refused(text: &str) -> Failed {
+    eprintln!("ironbridge: {text}");
+    Failed::Verdict
 }
 
 /// The value that a text means for a tag.
@@ -115,7 +127,8 @@ fn check_limits(tag: &TagPlan, wanted: &Wanted, value: &Value) -> Result<(), Fai
     let limits = tag.write.limits;
     match value.as_f64() {
         Some(number) if !limits.contain(number) => {
-            Err(Failed::Config(format!("{}: {value} is outside {} of the configuration", wanted.label, span(limits))))
+            let limits = span(limits);
+            Err(refused(&format!("{}: {value} is outside {limits} of the configuration", wanted.label)))
         }
         _ => Ok(()),
     }

@@ -3,9 +3,9 @@
 //! Everything here is resolved: addresses are zero-based, topics are built, profiles are expanded, paths are absolute,
 //! defaults are filled in. What cannot be expressed here cannot reach the field.
 //!
-//! A file for each part: `lookup` where things are · `bus` (`line`: of type line only), `device`, `habits` of both, `tag`, `condition` what is watched of a
-//! tag · `listener` the broker's doors, `mqtt_sn` those for sensors, `page` the status page · `uplink` (`sparkplug`: as an edge
-//! node), `bridging` messages of clients on their way to other brokers.
+//! A file for each part: `lookup` where things are · `bus` (`line`: of type line only), `device`, `habits` of both, `tag`,
+//! `condition` what is watched of a tag · `listener` the broker's doors, `mqtt_sn` those for sensors, `page` the status page ·
+//! `uplink` (`sparkplug`: as an edge node), `bridging` messages of clients on their way to other brokers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -159,7 +159,7 @@ pub struct BrokerPlan {
 pub struct SessionsPlan {
     /// Bytes on disk that one session may be owed. 64 KiB ..= 1 GiB.
     pub session_max_size: u64,
-    /// Bytes on disk that all of them may be owed, but for a [share](Self::share) of each. 64 KiB ..= 4 GiB.
+    /// Bytes on disk that all of them may be owed, with a [share](Self::share) set aside for each. 64 KiB ..= 4 GiB.
     pub sessions_max_size: u64,
     /// How many there may be. 1 ..= 10000.
     pub max_sessions: usize,
@@ -172,7 +172,8 @@ const SHARE_MAX: u64 = 256 << 10;
 
 impl SessionsPlan {
     /// What each session may be owed though all together have reached their bound, bytes: so few that fill it take nothing from
-    /// those that keep up. All shares together are at most half of `sessions_max_size`, and that is how far it may be passed.
+    /// those that keep up. All shares together are at most half of `sessions_max_size`; it is passed at most by those of
+    /// sessions that began when it had been reached.
     pub fn share(&self) -> u64 {
         let part = self.sessions_max_size / 2 / (self.max_sessions.max(1) as u64);
         part.min(SHARE_MAX).min(self.session_max_size)

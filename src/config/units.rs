@@ -7,7 +7,7 @@ use std::time::Duration;
 /// What a duration looks like.
 pub const DURATION_FORM: &str = "a number with ms, s, m, h or d, such as \"500ms\", \"1s\" or \"5m\"";
 /// What a size looks like.
-pub const SIZE_FORM: &str = "a number with B, KiB, MiB, GiB or TiB, such as \"512MiB\"";
+pub const SIZE_FORM: &str = "a number with B, KiB, MiB, GiB or TiB (or kB, MB, GB, TB: decimal), such as \"512MiB\"";
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const DURATIONS: [(&str, u64); 6] = [

@@ -2,9 +2,10 @@
 //! be written onto.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read as _, Seek, SeekFrom};
 
 use super::output::Form;
+use crate::payload::table;
 
 /// Cuts half a record off the end; how many bytes that were. What is no plain file (a pipe, a terminal) is left alone. Reads
 /// all of the file, as a line end within quotes ends no CSV row.
@@ -20,6 +21,19 @@ pub fn mend(file: &mut File, form: Form) -> io::Result<u64> {
         file.set_len(whole)?;
     }
     Ok(cut)
+}
+
+/// May a file of rows be continued? It begins with our columns, or with as much of them as were written. What is empty, or no
+/// plain file, has no columns to contradict.
+pub fn has_our_columns(file: &mut File) -> io::Result<bool> {
+    if !file.metadata()?.is_file() {
+        return Ok(true);
+    }
+    let columns = format!("{}\n", table::COLUMNS.join(","));
+    let mut begin = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    (&*file).take(columns.len() as u64).read_to_end(&mut begin)?;
+    Ok(columns.as_bytes().starts_with(&begin))
 }
 
 /// Up to where whole records lie.
@@ -63,6 +77,19 @@ mod tests {
                 assert_eq!(mend(&mut file, form).expect("mended"), half.len() as u64, "{half:?}");
                 assert_eq!(file.metadata().expect("a file").len(), whole.len() as u64, "{half:?}");
             }
+        }
+    }
+
+    #[test]
+    fn rows_are_continued_only_below_our_own_columns() {
+        let columns = format!("{}\n", table::COLUMNS.join(","));
+        let rows = format!("{columns}a,b\n");
+        for (text, ours) in
+            [("", true), ("top", true), (&*columns, true), (&*rows, true), ("not,csv\n", false), ("top\n", false)]
+        {
+            let mut file = tempfile::tempfile().expect("a file");
+            write!(file, "{text}").expect("written");
+            assert_eq!(has_our_columns(&mut file).expect("read"), ours, "{text:?}");
         }
     }
 }

@@ -11,8 +11,8 @@
 //! and its `pace` · `relay` the private socket, `near` who sits there, `overhear` what comes through it · `login` user
 //! and password · `backoff` when to try again · `handshake` the TLS part alone, for connections that are no road ·
 //! `server` the other end of it, for those who connect to us, `renewal` its certificates over the years, `names` what
-//! their certificates call them, `doorstep` what keeps them out · `own` a server of ours, asked by a command · `quic` MQTT over QUIC, both ends ·
-//! `inside` the way to the broker of this program, which has none of all that.
+//! their certificates call them, `doorstep` what keeps them out · `own` a server of ours, asked by a command ·
+//! `quic` MQTT over QUIC, both ends · `inside` the way to the broker of this program, which has none of all that.
 //!
 //! Knows nothing of MQTT. Used by `uplink` and `receive`, and by `field` and `broker` for their TLS. Promises: files
 //! are read again at each [`Road::open`]; what is wrong with them is [`RoadError::Disabled`], so that nothing else has

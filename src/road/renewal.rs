@@ -3,6 +3,7 @@
 //! Whoever serves with TLS looks from time to time and acts on what it is given; this file remembers what was said, so that
 //! each change is told once. Nothing is logged here: the caller knows whose certificates they are.
 
+use super::expiry::Ends;
 use super::server::{Server, Serving};
 use crate::model::time::{Certainty, Wall};
 
@@ -15,8 +16,7 @@ pub struct Renewal {
     server: Server,
     missing: bool,
     unusable: bool,
-    /// Days left when it was last said.
-    ending: Option<i64>,
+    ending: Ending,
 }
 
 /// What changed.
@@ -53,7 +53,7 @@ pub enum Holds {
 impl Renewal {
     /// Nothing is read yet.
     pub fn new(server: Server) -> Self {
-        Self { server, missing: false, unusable: false, ending: None }
+        Self { server, missing: false, unusable: false, ending: Ending::default() }
     }
 
     /// What to serve with, if there is anything, and what there is to tell. Reads the files. Cancel-safe.
@@ -80,26 +80,51 @@ impl Renewal {
             _ => {}
         }
         self.unusable = serving.fault.is_some();
-        news.extend(self.end(&serving, wall));
+        news.extend(self.ending.note(serving.ends.as_ref(), wall));
         (Some(serving), news)
     }
+}
 
-    /// Said once a day; a clock without a fix would cry wolf, or keep silent.
-    fn end(&mut self, serving: &Serving, wall: Wall) -> Option<News> {
-        let ends = serving.ends.as_ref().filter(|_| wall.certainty == Certainty::Fixed)?;
-        let days = ends.unix_ms.saturating_sub(wall.unix_ms).div_euclid(DAY_MS).max(0);
-        if days >= DAYS_AHEAD {
-            let detail = format!("{} has been renewed", ends.what);
-            return self.ending.take().map(|_| News { about: About::Ending, holds: Holds::NoMore, detail });
-        }
-        if self.ending.replace(days) == Some(days) {
+/// What there is to say of the end of a certificate: once a day while it is near, and when it has been put off.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// Of what, and how many days it then had.
+    said: Option<(String, i64)>,
+}
+
+impl Ending {
+    /// What ends first ends then. A clock without a fix would cry wolf, or keep silent: by that nothing is said.
+    pub fn note(&mut self, ends: Option<&Ends>, wall: Wall) -> Option<News> {
+        if wall.certainty != Certainty::Fixed {
             return None;
         }
-        let end = Wall { unix_ms: ends.unix_ms, certainty: Certainty::Fixed };
+        let near = ends.and_then(|ends| Some((ends, days_left(ends.unix_ms, wall)?)));
+        let Some((Ends { what, unix_ms }, days)) = near else {
+            let (what, _) = self.said.take()?;
+            return Some(News {
+                about: About::Ending,
+                holds: Holds::NoMore,
+                detail: format!("{what} has been renewed"),
+            });
+        };
+        let news = Some((what.clone(), days));
+        if self.said == news {
+            return None;
+        }
+        self.said = news;
+        let end = Wall { unix_ms: *unix_ms, certainty: Certainty::Fixed };
         let detail = match days {
-            0 => format!("{} ends within a day or has ended: {end}", ends.what),
-            days => format!("{} ends in {days} days: {end}", ends.what),
+            0 => format!("{what} ends within a day or has ended: {end}"),
+            days => format!("{what} ends in {days} days: {end}"),
         };
         Some(News { about: About::Ending, holds: Holds::Now, detail })
     }
+}
+
+/// Whole days until the end, once there are no more than 30; 0 on the last day and afterwards. `None` too where nobody knows
+/// how late it is.
+pub fn days_left(end_ms: i64, wall: Wall) -> Option<i64> {
+    let left = end_ms.saturating_sub(wall.unix_ms);
+    let near = wall.certainty == Certainty::Fixed && left <= DAYS_AHEAD * DAY_MS;
+    near.then(|| left.div_euclid(DAY_MS).max(0))
 }

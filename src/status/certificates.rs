@@ -83,7 +83,7 @@ impl Certificates {
             (_, Holds::NoMore) => tracing::info!(listener, detail, "certificate is in order again"),
         }
         let event = match about {
-            About::Missing => "status_listener_down",
+            About::Missing => "status_certificate_missing",
             About::Unusable => "certificate_unusable",
             About::Ending => "certificate_expiring",
         };

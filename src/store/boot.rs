@@ -19,7 +19,6 @@ use crate::model::number::Class;
 use crate::model::time::{Boot, Stamp};
 
 use super::cursor::Span;
-use super::epochs::{Missing, Why};
 use super::segment::{self, Place};
 use super::state::State;
 use super::stream::{Held, Loss};
@@ -124,14 +123,12 @@ fn open_once(opening: &Opening, directory: &Directory, unreadable: Unreadable) -
         acked::recall(contents, &work.state, &uplinks);
         known.cursors.clone_from(&contents.cursors);
     }
-    let lost = epochs::begin(&mut work.state, &marks_found, &known);
+    let missing = epochs::begin(&mut work.state, &marks_found, &known);
     routes::take(&mut work.state, opening, contents.as_ref().filter(|_| !fresh), fresh);
-    for Missing { class, span, why } in lost {
-        match why {
-            Why::Damaged => work.declare(class, span),
-            Why::GivenUp => work.declare_given_up(class, span),
-        }
+    for (class, span) in missing.damaged {
+        work.declare(class, span);
     }
+    epochs::declare_given_up(&mut work.state, &work.directory, missing.given_up);
     work.declare_holes();
     for row in &known.tags {
         work.state.dictionary.extend(dictionary::tag(row.clone()).map(|tag| (tag.id, Arc::new(tag))));
@@ -322,21 +319,10 @@ impl Boots {
         Ok(())
     }
 
-    /// Nothing is damaged, and the operator was told when the store could not commit.
-    fn declare_given_up(&mut self, class: Class, span: Span) {
-        let Span { first, last, .. } = span;
-        tracing::warn!(class = %class, first, last, "a gap is declared for what the last stop could not commit");
-        self.put_gap(class, span, "store");
-    }
-
-    fn put_gap(&mut self, class: Class, span: Span, reason: &str) {
-        let (from, to) = Neighbours::of(self.state.stream(class), span).times(&self.directory);
-        self.state.declare(class, &Loss { span, reason: reason.into(), from, to });
-    }
-
     fn declare(&mut self, class: Class, span: Span) {
         tracing::error!(class = %class, first = span.first, last = span.last, "records lost; a gap is declared");
-        self.put_gap(class, span, "damaged");
+        let (from, to) = Neighbours::of(self.state.stream(class), span).times(&self.directory);
+        self.state.declare(class, &Loss { span, reason: "damaged".into(), from, to });
         self.notices.push(Notice {
             event: "store_damaged",
             phase: Phase::Once,

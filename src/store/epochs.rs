@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 
 use crate::disk::chunk::ChunkInfo;
+use crate::disk::directory::Directory;
 use crate::disk::marks::{Found, Mark};
 use crate::disk::meta::Contents;
 use crate::model::number::Class;
 
 use super::cursor::Span;
 use super::state::State;
-use super::stream::{Life, Stream};
+use super::stream::{Life, Loss, Stream};
+use super::times::Neighbours;
 
 /// The epochs that `meta.db` knows.
 pub(super) fn take(state: &mut State, known: &Contents) {
@@ -61,25 +63,18 @@ fn tails(state: &State) -> [u64; 4] {
     })
 }
 
-/// Numbers at the end of a stream that were used and have no record, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Numbers at the ends of streams that were used and have no record.
+#[derive(Debug, Default)]
 pub(super) struct Missing {
-    pub(super) class: Class,
-    pub(super) span: Span,
-    pub(super) why: Why,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
     /// They were committed: what they were written to is damaged.
-    Damaged,
+    pub(super) damaged: Vec<(Class, Span)>,
     /// The last stop could not commit them, and said so.
-    GivenUp,
+    pub(super) given_up: Vec<(Class, Span)>,
 }
 
 /// Compares each tail with the high-water marks and draws new epochs where that is due. What is returned is lost.
-pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Vec<Missing> {
-    let (mut lost, tails) = (Vec::new(), tails(state));
+pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Missing {
+    let (mut missing, tails) = (Missing::default(), tails(state));
     for class in Class::ALL {
         let tail = tails[class as usize];
         let stream = state.stream_mut(class);
@@ -99,9 +94,10 @@ pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Vec<M
             if committed > tail {
                 tracing::error!(class = %class, tail, committed, "committed records are missing at the end of a stream");
             }
-            let spans = [(Why::Damaged, tail + 1, committed), (Why::GivenUp, committed + 1, high)];
-            for (why, first, last) in spans.into_iter().filter(|(_, first, last)| first <= last && !stream.salvaging) {
-                lost.push(Missing { class, span: Span { ordinal, first, last }, why });
+            if !stream.salvaging {
+                let span = |first, last| (first <= last).then_some((class, Span { ordinal, first, last }));
+                missing.damaged.extend(span(tail + 1, committed));
+                missing.given_up.extend(span(committed + 1, high));
             }
             start(stream, Some((epoch, Some(high))));
         } else if high > 0 && !matches!(found, Found::Marks(_)) {
@@ -109,7 +105,17 @@ pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Vec<M
             start(stream, Some((epoch, None)));
         }
     }
-    lost
+    missing
+}
+
+/// Nothing is damaged by that, and the operator was told when the store could not commit.
+pub(super) fn declare_given_up(state: &mut State, directory: &Directory, given_up: Vec<(Class, Span)>) {
+    for (class, span) in given_up {
+        let Span { first, last, .. } = span;
+        tracing::warn!(class = %class, first, last, "a gap is declared for what the last stop could not commit");
+        let (from, to) = Neighbours::of(state.stream(class), span).times(directory);
+        state.declare(class, &Loss { span, reason: "store".into(), from, to });
+    }
 }
 
 /// An epoch that only its chunks know: it goes before the one that names it, else to the end.

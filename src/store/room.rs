@@ -102,18 +102,32 @@ pub(super) fn make(writer: &mut Writer, disk: &mut Disk, segments: u64) -> Resul
     Ok(())
 }
 
+/// When unacknowledged records were last evicted; `None` while the operator knows of nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Evicting(Option<Instant>);
+
+impl Evicting {
+    /// One commit, and whether it had to evict some: what there is to tell.
+    fn news(&mut self, cost: bool, now: Instant) -> Option<Phase> {
+        match self.0 {
+            _ if cost => self.0.replace(now).is_none().then_some(Phase::Active),
+            Some(at) if now.duration_since(at) >= QUIET => {
+                self.0 = None;
+                Some(Phase::Cleared)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Tells the operator when unacknowledged records begin to be evicted, and when that has long not happened.
 fn tell(writer: &mut Writer, cost: bool) {
-    if cost {
-        if writer.evicted_at.is_none() {
-            let detail = "the store is full: the oldest unacknowledged records are being evicted".to_owned();
-            writer.tell("store_evicting", Phase::Active, detail);
-        }
-        writer.evicted_at = Some(Instant::now());
-    } else if writer.evicted_at.is_some_and(|at| at.elapsed() >= QUIET) {
-        writer.evicted_at = None;
-        writer.tell("store_evicting", Phase::Cleared, "no unacknowledged record was evicted lately".to_owned());
-    }
+    let Some(phase) = writer.evicting.news(cost, Instant::now()) else { return };
+    let detail = match phase {
+        Phase::Cleared => "no unacknowledged record was evicted lately",
+        _ => "the store is full: the oldest unacknowledged records are being evicted",
+    };
+    writer.tell("store_evicting", phase, detail.to_owned());
 }
 
 /// Frees something because the disk is full; false when there is nothing left to free.
@@ -210,5 +224,23 @@ fn forget_epochs(writer: &Writer, class: Class) {
         }
         state.edits.push(crate::disk::meta::Edit::DropEpoch(class as u8, ordinal));
         state.stream_mut(class).epochs.remove(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_evicted_unsent_is_told_once_and_its_end_too() {
+        let (mut evicting, begun) = (Evicting::default(), Instant::now());
+        let mut after = |cost: bool, seconds: u64| evicting.news(cost, begun + Duration::from_secs(seconds));
+        assert_eq!(after(false, 0), None, "nothing to tell");
+        assert_eq!(after(true, 1), Some(Phase::Active));
+        assert_eq!((after(true, 2), after(false, 500), after(true, 599)), (None, None, None), "told already");
+        assert_eq!(after(false, 1198), None, "it was not long ago");
+        assert_eq!(after(false, 1199), Some(Phase::Cleared));
+        assert_eq!(after(false, 5000), None, "told already");
+        assert_eq!(after(true, 5001), Some(Phase::Active), "once more");
     }
 }

@@ -77,7 +77,7 @@ pub(super) struct Writer {
     failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
-    pub(super) evicted_at: Option<Instant>,
+    pub(super) evicting: room::Evicting,
     pub(super) commit_at: Option<Instant>,
     pub(super) urgent_at: Option<Instant>,
     /// By class: somebody waits for the number of a record.
@@ -117,7 +117,7 @@ impl Writer {
             given_up: [0; 4],
             failed: false,
             openings: 0,
-            evicted_at: None,
+            evicting: room::Evicting::default(),
             commit_at: None,
             urgent_at: None,
             awaited: [false; 4],

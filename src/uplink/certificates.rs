@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use crate::flow::notice::{Notice, Notices, Phase};
-use crate::model::time::{Certainty, Wall};
-use crate::road::{Ends, Files};
+use crate::model::time::Wall;
+use crate::road::Files;
+use crate::road::renewal::{Ending, Holds};
 
 use super::stats::UplinkStats;
 
@@ -15,9 +16,6 @@ use super::stats::UplinkStats;
 const EXPIRING: &str = "certificate_expiring";
 /// The files on disk cannot be used; the last good ones are.
 const UNUSABLE: &str = "certificate_unusable";
-/// Days before the end at which the operator is told.
-const DAYS_AHEAD: i64 = 30;
-const DAY_MS: i64 = 86_400_000;
 
 /// Whether a fault of the files is told here, or ends the uplink and is told as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +29,13 @@ pub(super) struct Certificates {
     name: String,
     notices: Notices,
     stats: Arc<UplinkStats>,
-    /// What was told, and how many days it then had.
-    expiring: Option<(String, i64)>,
+    ending: Ending,
     fault: Option<String>,
 }
 
 impl Certificates {
     pub(super) fn new(name: String, notices: Notices, stats: Arc<UplinkStats>) -> Self {
-        Self { name, notices, stats, expiring: None, fault: None }
+        Self { name, notices, stats, ending: Ending::default(), fault: None }
     }
 
     /// The files stand like this.
@@ -46,8 +43,15 @@ impl Certificates {
         self.stats
             .certificate_ends
             .set(files.ends.as_ref().map_or(0, |ends| ends.unix_ms.max(0).unsigned_abs() / 1000));
-        if now.certainty == Certainty::Fixed {
-            self.note_end(files.ends.as_ref(), now);
+        if let Some(news) = self.ending.note(files.ends.as_ref(), now) {
+            let phase = match news.holds {
+                Holds::Now => {
+                    tracing::warn!(uplink = self.name, error = news.detail, "certificate ends soon");
+                    Phase::Active
+                }
+                Holds::NoMore => Phase::Cleared,
+            };
+            self.tell(EXPIRING, phase, news.detail);
         }
         let fault = files.fault.as_ref().filter(|_| fault == Fault::Told);
         match (fault, &self.fault) {
@@ -63,48 +67,20 @@ impl Certificates {
         }
     }
 
-    fn note_end(&mut self, ends: Option<&Ends>, now: Wall) {
-        let soon = ends.and_then(|ends| Some((ends, days_left(ends.unix_ms, now.unix_ms)?)));
-        match soon {
-            Some((ends, days)) => {
-                let news = (ends.what.clone(), days);
-                if self.expiring.as_ref() == Some(&news) {
-                    return;
-                }
-                let end = Wall { unix_ms: ends.unix_ms, certainty: Certainty::Fixed };
-                let detail = match days {
-                    0 => format!("{} ends within a day or has ended: {end}", ends.what),
-                    days => format!("{} ends in {days} days: {end}", ends.what),
-                };
-                tracing::warn!(uplink = self.name, days, error = detail, "certificate ends soon");
-                self.tell(EXPIRING, Phase::Active, detail);
-                self.expiring = Some(news);
-            }
-            None => {
-                if let Some((what, _)) = self.expiring.take() {
-                    self.tell(EXPIRING, Phase::Cleared, format!("{what} has been renewed"));
-                }
-            }
-        }
-    }
-
     fn tell(&self, event: &'static str, phase: Phase, detail: String) {
         self.notices.tell(Notice { event, phase, subject: self.name.clone(), detail });
     }
-}
-
-/// Whole days until the end, once there are no more than [`DAYS_AHEAD`]; 0 on the last day and afterwards.
-fn days_left(end_ms: i64, now_ms: i64) -> Option<i64> {
-    let days = end_ms.saturating_sub(now_ms).div_euclid(DAY_MS).max(0);
-    (days < DAYS_AHEAD || end_ms.saturating_sub(now_ms) == DAYS_AHEAD * DAY_MS).then_some(days)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::flow::notice::notices;
+    use crate::model::time::Certainty;
+    use crate::road::Ends;
 
     const END_MS: i64 = 1_800_000_000_000;
+    const DAY_MS: i64 = 86_400_000;
 
     #[test]
     fn the_end_is_told_thirty_days_ahead_once_a_day_and_taken_back_after_renewal() {

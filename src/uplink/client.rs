@@ -63,21 +63,12 @@ pub(super) struct Agreed {
     pub(super) retains: bool,
     /// The client id it gave us, where it did not take ours.
     pub(super) assigned_id: Option<String>,
-    /// It goes on with a session that it had kept.
-    pub(super) session_present: bool,
 }
 
 impl Default for Agreed {
     /// 3.1.1, and 5 where CONNACK is silent.
     fn default() -> Self {
-        Self {
-            receive_max: u16::MAX,
-            packet_bytes_max: usize::MAX,
-            alias_max: 0,
-            retains: true,
-            assigned_id: None,
-            session_present: false,
-        }
+        Self { receive_max: u16::MAX, packet_bytes_max: usize::MAX, alias_max: 0, retains: true, assigned_id: None }
     }
 }
 
@@ -379,8 +370,7 @@ impl Events {
                     if properties.server_keep_alive == Some(0) {
                         events.options.set_keep_alive(KEEP_ALIVE_OF_NONE);
                     }
-                    let agreed = incoming::agreed(properties)?;
-                    Ok(Happened::Accepted(Agreed { session_present: ack.session_present, ..agreed }))
+                    incoming::agreed(properties).map(Happened::Accepted)
                 }
                 Ok(event) => Ok(incoming::of_v5(event)),
                 Err(error) => Err(ended::of_v5(&error)),

@@ -21,7 +21,7 @@ use super::client::{Handling, Receiver, Wanted};
 use super::intake::{ARRIVALS_MAX, Arrived, Intake};
 use super::reading::{Fence, Reading, Stage};
 use super::stats::UplinkStats;
-use crate::config::plan::{DownPlan, ReceiveQos, RetainHere, UplinkPlan};
+use crate::config::plan::{DownPlan, RetainHere, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::forward::{Letter, Wish};
 use crate::model::message::{ClientMessage, Kept};
@@ -74,11 +74,6 @@ impl Down {
         self.rules.iter().any(|rule| rule.both_ways)
     }
 
-    /// Does the other broker keep all that goes both ways while the link is down?
-    pub(super) fn is_queued(&self) -> bool {
-        self.rules.iter().filter(|rule| rule.both_ways).all(|rule| rule.qos == ReceiveQos::AtLeastOnce)
-    }
-
     /// See [`LocalBroker::retained_version`].
     pub(super) fn version(&self) -> u64 {
         self.pass_on.retained_version()
@@ -89,7 +84,7 @@ impl Down {
         let of = |rule: &DownPlan| {
             let handling = match stage {
                 _ if rule.retain == RetainHere::Never => Handling::Never,
-                Stage::Due { .. } if rule.both_ways => Handling::Never,
+                Stage::Due(_) if rule.both_ways => Handling::Never,
                 Stage::Asked if rule.both_ways => Handling::Always,
                 _ => Handling::AtFirst,
             };

@@ -313,7 +313,6 @@ impl<S: Source> Session<'_, S> {
         let mqtt = self.stats.mqtt_level.get();
         tracing::debug!(uplink = self.plan.name, mqtt, client_id, receive_max = agreed.receive_max, "broker agrees");
         self.packer.agree(agreed.packet_bytes_max);
-        Self::go_on_reading(&agreed, progress);
         progress.agreed = agreed;
         self.stats.accepted();
         self.routing.stands();

@@ -96,7 +96,6 @@ pub(super) fn agreed(properties: v5::mqttbytes::v5::ConnAckProperties) -> Result
         alias_max: properties.topic_alias_max.unwrap_or(0),
         retains: properties.retain_available != Some(0),
         assigned_id: properties.assigned_client_identifier,
-        ..any
     })
 }
 

@@ -8,15 +8,16 @@
 //! a bridge speaks no other.
 //!
 //! What a client publishes here while it is on its way is newer than any of it ([`Fence`]). What a session has not come to
-//! read is read in the next. Nothing is read anew where the other broker has kept our session over a short break: what was
-//! published there meanwhile waited in it. After a long one its queue may have been full, of which nobody would tell us.
+//! read is read in the next. It is read anew also where the other broker has kept our session: of a topic that both sides
+//! have published on meanwhile, what waited there comes down and what waited here goes up, and each would keep the other's;
+//! and its queue may have been full, of which nobody would tell us.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::{Agreed, Client};
+use super::client::Client;
 use super::feeder::Progress;
 use super::line::Line;
 use super::session::{End, Session};
@@ -26,9 +27,6 @@ use crate::store::Ends;
 
 /// So long after it was asked for it is on its way: no longer, or what was published there later would be held for old.
 const COMING_FOR: Duration = Duration::from_secs(60);
-
-/// A queue that a broker keeps for us is not full after a break as short as this (mosquitto: 1000 messages).
-const SHORT: Duration = Duration::from_secs(60);
 
 /// Of one session.
 #[derive(Debug, Default)]
@@ -43,8 +41,8 @@ pub(super) enum Stage {
     /// It is known here, or nothing goes both ways.
     #[default]
     Done,
-    /// When all this has arrived. `queued`: what came there meanwhile comes by itself, if our session is there still.
-    Due { ends: Ends, queued: bool },
+    /// When all this has arrived.
+    Due(Ends),
     /// The SUBSCRIBE that asks for it is not answered yet.
     Asked,
 }
@@ -73,7 +71,7 @@ impl Reading {
     fn is_open(&self, line: &Line) -> bool {
         match self.stage {
             Stage::Done => false,
-            Stage::Due { .. } => true,
+            Stage::Due(_) => true,
             Stage::Asked => !line.has_subscribed(),
         }
     }
@@ -92,19 +90,10 @@ impl<S: Source> Session<'_, S> {
         let Some(down) = self.down.filter(|down| down.goes_round()) else { return Reading::default() };
         let fence = Arc::new(Fence { version: down.version(), until: OnceLock::new() });
         if self.source.backlog() > 0 {
-            let short = self.lost_since.is_none_or(|since| since.elapsed() <= SHORT);
-            let queued = short && !known.unread && down.is_queued();
-            return Reading { stage: Stage::Due { ends: self.source.ends(), queued }, fence };
+            return Reading { stage: Stage::Due(self.source.ends()), fence };
         }
         fence.raise();
         Reading { stage: if known.unread { Stage::Asked } else { Stage::Done }, fence }
-    }
-
-    /// CONNACK and SUBACK have come.
-    pub(super) fn go_on_reading(agreed: &Agreed, progress: &mut Progress) {
-        if agreed.session_present && matches!(progress.reading.stage, Stage::Due { queued: true, .. }) {
-            progress.reading.stage = Stage::Done;
-        }
     }
 
     /// Asks for it when it is due: TCP keeps that behind all that is on its way.
@@ -113,7 +102,7 @@ impl<S: Source> Session<'_, S> {
         if !progress.reading.is_open(line) {
             progress.reading.stage = Stage::Done;
         }
-        let Stage::Due { ends, .. } = &progress.reading.stage else { return Ok(()) };
+        let Stage::Due(ends) = &progress.reading.stage else { return Ok(()) };
         let waits = !progress.lanes.is_empty() || self.source.backlog() > line.owed();
         if waits || self.source.is_behind(ends) {
             return Ok(());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+use crate::skip::skipped;
 use crate::support;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -231,7 +232,7 @@ async fn a_door_on_one_interface_is_open_there_and_one_on_none_says_so() {
     let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
     assert_eq!((told.event, told.phase), ("broker_listener_down", Phase::Active));
     if broker.addresses[0].is_none() {
-        println!("SKIPPED: this kernel lets nobody bind to an interface: {}", told.detail);
+        skipped("a listener on one interface", &told.detail);
     } else {
         assert!(told.detail.contains("there is no interface nowhere0"), "{}", told.detail);
         Client5::connect(broker.address, "c", |_| {}).await.ping().await;
@@ -306,7 +307,7 @@ async fn one_address_has_its_own_limit_and_this_box_has_none() {
         socket.local_addr()
     });
     let Ok(IpAddr::V4(outside)) = outside.map(|address| address.ip()) else {
-        println!("SKIPPED: this machine has no address besides loopback");
+        skipped("the limit of one address", "this machine has no address besides loopback");
         return;
     };
     let any = ListenerPlan { listen: Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 0))), ..plain() };

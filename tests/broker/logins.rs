@@ -57,7 +57,7 @@ async fn a_flood_of_wrong_logins_delays_neither_a_good_login_elsewhere_nor_messa
     let all = begun.elapsed();
     // A new name at another address waits for its name's pause, 1 s at most, and for those before it at the desk; all of
     // this would take minutes if the flood came first.
-    assert!(elsewhere < Duration::from_secs(10) && all < Duration::from_secs(15), "{elsewhere:?}, {all:?}");
+    assert!(elsewhere < Duration::from_secs(30) && all < Duration::from_secs(45), "{elsewhere:?}, {all:?}");
     flood.abort_all();
     let waiting = format!("{:?}", broker.access).len();
     assert!(waiting < 1 << 20, "{waiting} characters of state");

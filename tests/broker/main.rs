@@ -5,6 +5,8 @@ mod authority;
 #[path = "../support/gateway.rs"]
 mod gateway;
 use gateway::mqtt as support;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/strace.rs"]
 mod strace;
 

@@ -3,16 +3,19 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use crate::authority::{Authority, EXPIRED, VALID};
+use crate::authority::{Authority, EXPIRED, FUTURE, VALID};
 use crate::support;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ironbridge::config::plan::{AclPlan, Anonymous, ClientCertificate, ListenerPlan, ListenerTls};
+use ironbridge::config::plan::{AclPlan, Anonymous, ClientCertificate, Listen, ListenerPlan, ListenerTls};
+use ironbridge::flow::clock::{Clock, FakeTime, TimeSource};
 use ironbridge::flow::notice::Phase;
+use ironbridge::model::time::Boot;
 use rumqttc::v5::mqttbytes::v5;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -278,12 +281,44 @@ async fn a_door_whose_key_is_missing_opens_when_it_is_there_and_says_both() {
     std::fs::rename(&key, &aside).unwrap();
     let mut broker = open(door(authority.home.path(), None, Anonymous::ReadWrite)).await;
     let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
-    assert_eq!((told.event, told.phase), ("broker_listener_down", Phase::Active));
+    assert_eq!((told.event, told.phase), ("broker_certificate_missing", Phase::Active));
     assert!(told.detail.contains("server.key"), "{}", told.detail);
     assert_eq!(broker.addresses, [None]);
     std::fs::rename(&aside, &key).unwrap();
     broker.control.reload_certificates();
     let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
-    assert_eq!((told.event, told.phase), ("broker_listener_down", Phase::Cleared));
+    assert_eq!((told.event, told.phase), ("broker_certificate_missing", Phase::Cleared));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_door_whose_port_is_taken_is_told_to_be_shut_until_it_is_open_whatever_becomes_of_its_certificate_meanwhile()
+{
+    let authority = Authority::new();
+    let put = |years| {
+        let (certificate, key) = authority.server_pem("localhost", years);
+        std::fs::write(authority.home.path().join("server.crt"), certificate).unwrap();
+        std::fs::write(authority.home.path().join("server.key"), key).unwrap();
+    };
+    put((2020, 2036));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = Listen::Tcp(taken.local_addr().unwrap());
+    let door = ListenerPlan { listen, ..door(authority.home.path(), None, Anonymous::ReadWrite) };
+    let time = Arc::new(FakeTime::default());
+    let clock = Clock::new(Arc::clone(&time) as Arc<dyn TimeSource>, Boot(1), 0);
+    let mut broker = Running::with(Setup { doors: vec![door], clock, ..Setup::default() }).await;
+    let mut told = async || {
+        let notice = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
+        (notice.event, notice.phase)
+    };
+    assert_eq!(told().await, ("broker_listener_down", Phase::Active));
+    time.advance(Duration::from_secs(10 * 366 * 86_400)); // from 2027
+    broker.control.reload_certificates();
+    assert_eq!(told().await, ("broker_certificate_missing", Phase::Active));
+    put(FUTURE);
+    broker.control.reload_certificates();
+    assert_eq!(told().await, ("broker_certificate_missing", Phase::Cleared));
+    drop(taken);
+    assert_eq!(told().await, ("broker_listener_down", Phase::Cleared));
     broker.stop().await;
 }

@@ -309,7 +309,7 @@ fn ten_thousand_tags_are_read_in_a_moment() {
     let begun = Instant::now();
     assert_eq!(plan(&text).tags.len(), 10_000);
     // About 90 ms on an idle machine; anything quadratic takes minutes.
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ironbridge::config::plan::{Limits, Plan, Scale, Source};
 use ironbridge::flow::hub::Standing;
+use ironbridge::flow::notice::{Phase, notices};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::sample::Sample;
 use ironbridge::model::tag::{Address, DataType, Order, Table, TagIx};
@@ -356,6 +357,23 @@ async fn what_the_bus_cannot_keep_up_with_is_skipped_and_counted() {
     assert!((190..=223).contains(&samples.len()), "{}", samples.len());
     let skipped = rig.handle.stats.polls_skipped.get();
     assert!((750..=810).contains(&skipped), "{skipped}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_cannot_keep_up_is_told_once_after_a_minute_and_so_is_that_it_can_again() {
+    let mut plan = tcp_plan(&[1], 1);
+    plan.tags[0].poll = 10 * MS;
+    let plc = Plc::new(Framing::Tcp);
+    plc.think(45 * MS);
+    let (tell, mut told) = notices();
+    let mut rig = Rig::run_lanes(plan, vec![Box::new(plc.clone())], |bus| bus.telling(&tell));
+    rig.collect(50 * SECOND).await;
+    assert!(told.try_recv().is_err(), "a restart or one slow device is no overload");
+    rig.collect(100 * SECOND).await;
+    plc.think(MS);
+    rig.collect(150 * SECOND).await;
+    let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).map(|told| (told.event, told.phase)).collect();
+    assert_eq!(told, [("bus_overloaded", Phase::Active), ("bus_overloaded", Phase::Cleared)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,8 @@ use crate::rig;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ironbridge::config::lines::{Framer, Heard, checksum};
@@ -13,6 +15,7 @@ use ironbridge::config::plan::{
 };
 use ironbridge::config::{self, HostFacts};
 use ironbridge::field::carrier::{Opener, Opening, Wire};
+use ironbridge::flow::notice::{Phase, notices};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::sample::Sample;
 use ironbridge::model::tag::TagIx;
@@ -456,4 +459,28 @@ async fn a_scale_that_is_alone_on_its_line_is_looked_for_every_few_seconds() {
     rig.sample(weight, is(5.0)).await;
     // Two probes in vain, after 2 s and 4 s, and the third finds it after 8 s; nobody else needs the time.
     assert!(down.elapsed() < Duration::from_secs(30), "{:?}", down.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_cannot_keep_up_is_told_once_after_a_minute_and_so_is_that_it_can_again() {
+    let (sender, mut opened) = mpsc::channel(1);
+    let (tell, mut told) = notices();
+    let mut rig = Rig::run_line(scale(|carrier| carrier), Box::new(Pipes(sender)), |bus| bus.telling(tell));
+    let wire = opened.recv().await.expect("opened");
+    let thinks = Arc::new(AtomicU64::new(90)); // ms, and it is asked every 20
+    let thinking = Arc::clone(&thinks);
+    tokio::spawn(async move {
+        let mut wire = BufReader::new(wire);
+        while wire.read_line(&mut String::new()).await.is_ok_and(|read| read > 0) {
+            sleep(Duration::from_millis(thinking.load(Ordering::Relaxed))).await;
+            wire.write_all(b"S S     5 g\r\n").await.expect("heard");
+        }
+    });
+    rig.collect(Duration::from_secs(50)).await;
+    assert!(told.try_recv().is_err(), "a restart is no overload");
+    rig.collect(Duration::from_secs(100)).await;
+    thinks.store(1, Ordering::Relaxed);
+    rig.collect(Duration::from_secs(150)).await;
+    let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).map(|told| (told.event, told.phase)).collect();
+    assert_eq!(told, [("bus_overloaded", Phase::Active), ("bus_overloaded", Phase::Cleared)]);
 }

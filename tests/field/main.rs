@@ -2,6 +2,8 @@
 
 #[path = "../support/plc.rs"]
 mod plc;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/pty.rs"]
 mod pty;
 #[path = "../support/rig.rs"]

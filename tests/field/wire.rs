@@ -1,6 +1,7 @@
 //! Real sockets and real pseudo-terminals, in real time: connect, open, lose, find again.
 
 use crate::plc;
+use crate::ports::own_port;
 use crate::pty;
 use crate::rig;
 
@@ -50,7 +51,7 @@ async fn accept(listener: &TcpListener) -> tokio::net::TcpStream {
 
 #[tokio::test]
 async fn a_socket_that_breaks_is_found_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = TcpListener::bind(("127.0.0.1", own_port())).await.expect("a port");
     let address = listener.local_addr().expect("bound");
     let plc = Plc::new(Framing::Tcp);
     let mut rig = Rig::run(fast(rig::plan(rig::tcp(&address.to_string()))));
@@ -127,12 +128,6 @@ async fn a_port_is_opened_by_one_bus_only() {
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A port that nobody has.
-async fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind(ANY).await.expect("a port");
-    listener.local_addr().expect("bound")
-}
-
 /// A simulated line of each type that unit 1 is behind, and how a bus reaches it.
 async fn every_type(units: &Units, folder: &std::path::Path) -> Vec<(BusLink, Box<dyn Any + Send>)> {
     let mut lines: Vec<(BusLink, Box<dyn Any + Send>)> = Vec::new();
@@ -141,7 +136,7 @@ async fn every_type(units: &Units, folder: &std::path::Path) -> Vec<(BusLink, Bo
         let line = TcpLine::serve_as(plain(framing), ANY, units.clone()).await.expect("binds");
         let endpoint = line.address().to_string();
         lines.push((BusLink::new(framing, Carrier::Tcp { endpoint }), Box::new(line)));
-        let listen = free_port().await;
+        let listen = SocketAddr::from(([127, 0, 0, 1], own_port()));
         let line = DialLine::serve(framing, listen, units.clone());
         lines.push((BusLink::new(framing, Carrier::Listen { listen, allow: Vec::new() }), Box::new(line)));
     }
@@ -204,7 +199,7 @@ async fn every_type_of_bus_reads_and_writes_a_simulated_device() {
 
 #[tokio::test]
 async fn a_modem_that_dials_in_again_takes_the_place_of_its_old_connection() {
-    let listen = free_port().await;
+    let listen = SocketAddr::from(([127, 0, 0, 1], own_port()));
     let link = BusLink::new(Spoken::Rtu, Carrier::Listen { listen, allow: Vec::new() });
     let mut rig = Rig::run(fast(rig::plan(link)));
     let mut older: Option<tokio::task::JoinHandle<()>> = None;

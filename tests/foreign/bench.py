@@ -3,7 +3,7 @@ import json, queue, shutil, socket, subprocess, sys, time
 
 import paho.mqtt.client as mqtt
 
-failures, late = [], []
+failures, late, held = [], [], []
 LATE = 75  # exit code when nothing but times was missed: tests/foreign/run tries that once more, by itself
 
 
@@ -21,9 +21,18 @@ def outcome():
 
 
 def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on. One of TCP stays bound here, so that the system gives it to nobody else; whoever asks for it by
+    its number may listen there: SO_REUSEADDR on both sides, as all servers set it, allows that beside one that does not listen."""
+    s = socket.socket(socket.AF_INET, kind)
+    if kind == socket.SOCK_STREAM:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    port = s.getsockname()[1]
+    if kind == socket.SOCK_STREAM:
+        held.append(s)
+    else:
+        s.close()
+    return port
 
 
 def wait_port(port, seconds=30):

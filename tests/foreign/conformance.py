@@ -438,7 +438,7 @@ def main():
     if unexplained:
         print(f"FAILED without a reason: {' '.join(unexplained)}; logs in {work}")
         return 1
-    print("PASSED")
+    print("PASSED" if options.paho or options.mosquitto else "SKIPPED conformance.py: neither suite is here")
     shutil.rmtree(work)
     return 0
 

@@ -6,8 +6,6 @@
 use crate::gateway;
 use crate::peers;
 
-use std::time::Duration;
-
 use gateway::{Daemon, Home, PATIENCE, Plc, Watch, config, tag, until};
 use ironbridge::plant::link::{Link, LinkState};
 use peers::{Far, Listener, Pour, end_session, free_port, publish, publish_unasked};
@@ -37,10 +35,10 @@ impl Near {
         self.daemon.as_ref().unwrap().mqtt().await;
     }
 
-    /// SIGKILL and, after a moment without it, a new one.
+    /// SIGKILL and, once nobody gets in any more, a new one.
     async fn kill(&mut self) {
         self.daemon = None; // dropped: killed
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until("it is gone", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err()).await;
         self.daemon = Some(self.home.run());
         self.daemon.as_ref().unwrap().mqtt().await;
     }
@@ -140,7 +138,7 @@ async fn a_bridge_between_two_gateways_carries_out_in_and_both_and_nothing_goes_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bridge_to_a_mosquitto_carries_out_in_and_both_and_nothing_goes_round() {
-    let Some(far) = Far::mosquitto().await else { return };
+    let Some(far) = Far::mosquitto() else { return };
     out_in_and_both(far).await;
 }
 
@@ -208,7 +206,7 @@ async fn between_two_gateways_nothing_acknowledged_is_lost_whatever_is_cut_and_k
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_a_bridge_to_a_mosquitto_nothing_acknowledged_is_lost_whatever_is_cut_and_killed() {
-    let Some(far) = Far::mosquitto().await else { return };
+    let Some(far) = Far::mosquitto() else { return };
     everything_acknowledged_arrives(far).await;
 }
 
@@ -263,6 +261,6 @@ async fn what_both_gateways_retained_while_the_link_was_away_is_the_same_on_both
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_retained_here_and_on_a_mosquitto_while_the_link_was_away_is_the_same_on_both_afterwards() {
-    let Some(far) = Far::mosquitto().await else { return };
+    let Some(far) = Far::mosquitto() else { return };
     both_have_what_came_last(far).await;
 }

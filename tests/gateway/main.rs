@@ -6,8 +6,14 @@ mod authority;
 mod cloud;
 #[path = "../support/gateway.rs"]
 mod gateway;
+#[path = "../support/mosquitto.rs"]
+mod mosquitto;
 #[path = "../support/peers.rs"]
 mod peers;
+#[path = "../support/ports.rs"]
+mod ports;
+#[path = "../support/skip.rs"]
+mod skip;
 
 mod access;
 mod attackers;

@@ -25,7 +25,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// What the status page shows.
-async fn board(page: SocketAddr) -> Json {
+pub async fn board(page: SocketAddr) -> Json {
     let mut stream = TcpStream::connect(page).await.unwrap();
     stream.write_all(b"GET /api/status HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();

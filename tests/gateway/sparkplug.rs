@@ -413,7 +413,8 @@ async fn births_wait_for_the_primary_host_and_what_it_may_not_have_seen_goes_aga
     let daemon = home.run();
     until("connected", || daemon.said("uplink connected").is_some()).await;
     state(cloud.address, false, 1000).await;
-    tokio::time::sleep(Duration::from_millis(300)).await; // nothing may come, however long one waits
+    let polls = plc.requests();
+    until("there is much to tell", || plc.requests() > polls + 10).await;
     assert_eq!(host.count("NBIRTH"), 0);
     state(cloud.address, true, 1000).await;
     host.until("born", |_| host.count("DDATA") > 0).await;

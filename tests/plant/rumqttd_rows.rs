@@ -9,6 +9,9 @@ use ironbridge::plant::cloud::broker;
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
 use tokio::time::timeout;
 
+/// Nothing takes this long, on a busy machine either.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn client(id: &str, address: std::net::SocketAddr) -> (AsyncClient, EventLoop) {
     AsyncClient::new(MqttOptions::new(id, address.ip().to_string(), address.port()), 10)
 }
@@ -32,11 +35,12 @@ async fn a_topic_that_begins_with_a_letter_beyond_ascii_still_kills_rumqttd() {
 
     let (publisher, mut sent) = client("fatal", address);
     publisher.publish("é/x", QoS::AtLeastOnce, false, "1").await.expect("queued");
-    let answered = timeout(Duration::from_secs(2), until_ack(&mut sent)).await;
-    assert_ne!(answered, Ok(true), "rumqttd has survived such a topic");
+    let answered = timeout(PATIENCE, until_ack(&mut sent)).await;
+    assert_eq!(answered, Ok(false), "rumqttd has survived such a topic, or is only slow");
 
+    // It let one in before; who comes now waits in vain, and how long is for it to choose.
     let (_other, mut knocking) = client("other", address);
-    let welcome = timeout(Duration::from_secs(2), knocking.poll()).await;
+    let welcome = timeout(Duration::from_secs(10), knocking.poll()).await;
     assert!(!matches!(welcome, Ok(Ok(_))), "rumqttd still lets clients in: {welcome:?}");
 }
 

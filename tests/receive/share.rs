@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::mosquitto::Mosquitto;
+use crate::skip::skipped;
 
 struct Running(Child);
 
@@ -24,14 +26,14 @@ impl Drop for Running {
     }
 }
 
-fn mosquitto(home: &Path) -> Option<(Running, u16)> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = home.join("mosquitto.conf");
-    let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n");
-    std::fs::write(&config, text).unwrap();
-    let running = Running::start("mosquitto", &["-c", config.to_str().unwrap()])?;
-    until("mosquitto listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    Some((running, port))
+/// With the client that publishes there: in Debian it is a package of its own.
+fn mosquitto() -> Option<Mosquitto> {
+    const WHAT: &str = "receivers that share a mosquitto";
+    if Command::new("mosquitto_pub").arg("--help").output().is_err() {
+        skipped(WHAT, "mosquitto_pub is not installed");
+        return None;
+    }
+    Mosquitto::start(WHAT, |_| "allow_anonymous true\n".to_owned())
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
@@ -49,11 +51,8 @@ fn count(file: &Path, sql: &str) -> i64 {
 
 #[test]
 fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
-    let home = tempfile::tempdir().unwrap();
-    let Some((_broker, port)) = mosquitto(home.path()) else {
-        println!("SKIPPED: mosquitto is not installed");
-        return;
-    };
+    let Some(broker) = mosquitto() else { return };
+    let (home, port) = (tempfile::tempdir().unwrap(), broker.port);
     let url = format!("mqtt://127.0.0.1:{port}");
     let file = home.path().join("lake.sqlite");
     let receiver = |id: &str, version: &str| {
@@ -81,10 +80,7 @@ fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
     until("the group is there", || {
         publish(1..=1) && file.exists() && count(&file, "SELECT count(*) FROM samples") == 1
     });
-    if !publish(2..=3000) {
-        println!("SKIPPED: mosquitto_pub is not installed");
-        return;
-    }
+    assert!(publish(2..=3000));
     until("all is written", || count(&file, "SELECT count(*) FROM samples") == 3000);
     drop(receivers);
     let verdict = Command::new(env!("CARGO_BIN_EXE_ironbridge"))
@@ -99,12 +95,9 @@ fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
 
 #[test]
 fn a_message_beyond_the_limit_is_passed_over_on_either_version_and_what_follows_arrives() {
-    let home = tempfile::tempdir().unwrap();
-    let Some((_broker, port)) = mosquitto(home.path()) else {
-        println!("SKIPPED: mosquitto is not installed");
-        return;
-    };
-    let (url, port) = (format!("mqtt://127.0.0.1:{port}"), port.to_string());
+    let Some(broker) = mosquitto() else { return };
+    let (home, port) = (tempfile::tempdir().unwrap(), broker.port.to_string());
+    let url = format!("mqtt://127.0.0.1:{port}");
     let large = home.path().join("large");
     std::fs::write(&large, vec![b'x'; 17 << 20]).unwrap();
     let publish = |topic: &str, options: &[&str]| {
@@ -122,10 +115,7 @@ fn a_message_beyond_the_limit_is_passed_over_on_either_version_and_what_follows_
     });
     let all = |rows: i64| files.iter().all(|(_, file)| count(file, "SELECT count(*) FROM samples") == rows);
     until("both are there", || publish("a/b", &["-m", &record(1)]) && all(1));
-    if !publish("ironbridge/gw/batch", &["-f", large.to_str().unwrap()]) {
-        println!("SKIPPED: mosquitto_pub is not installed");
-        return;
-    }
+    assert!(publish("ironbridge/gw/batch", &["-f", large.to_str().unwrap()]));
     assert!(publish("a/b", &["-m", &record(2)]));
     until("what follows has arrived", || all(2));
 }

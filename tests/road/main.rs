@@ -10,6 +10,8 @@ mod far;
 mod owed;
 #[path = "../support/uplink_rig.rs"]
 mod rig;
+#[path = "../support/skip.rs"]
+mod skip;
 
 mod meter;
 mod renewal;

@@ -5,6 +5,7 @@
 
 use crate::authority;
 use crate::far;
+use crate::skip::skipped;
 
 use std::process::Command;
 use std::time::Duration;
@@ -33,7 +34,7 @@ fn wire_bytes_are_within_two_percent_of_what_the_interface_counts() {
     }
     let probe = Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up", "mtu", "1500"]).output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
-        println!("SKIPPED: no network namespace can be made here (unshare, ip)");
+        skipped("wire bytes, as an interface counts them", "no network namespace can be made here (unshare, ip)");
         return;
     }
     let own = std::env::current_exe().unwrap();

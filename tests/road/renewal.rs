@@ -72,9 +72,9 @@ async fn the_end_of_a_servers_certificate_is_told_from_thirty_days_ahead_once_a_
         let of = served.files.certificate.display();
         Some((Holds::Now, format!("certificate {of} ends in {days} days: 2040-01-01T00:00:00.000Z")))
     };
-    let (in_29, in_28) = (ends(29), ends(28));
+    let (in_30, in_29, in_28) = (ends(30), ends(29), ends(28));
     assert_eq!(served.end(31 * DAY_MS).await, None);
-    assert_eq!(served.end(30 * DAY_MS).await, None);
+    assert_eq!(served.end(30 * DAY_MS).await, in_30);
     assert_eq!(served.end(30 * DAY_MS - HOUR_MS).await, in_29);
     assert_eq!(served.end(29 * DAY_MS).await, None, "it is the same day");
     assert_eq!(served.end(29 * DAY_MS - HOUR_MS).await, in_28);

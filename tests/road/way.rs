@@ -4,6 +4,7 @@
 
 use crate::authority;
 use crate::far;
+use crate::skip::skipped;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -96,7 +97,7 @@ async fn an_interface_is_used_and_a_missing_one_or_a_foreign_address_is_said() {
             line.echo(100).await;
             line.close().await;
         }
-        Err(RoadError::Disabled(why)) => println!("SKIPPED: {why}"),
+        Err(RoadError::Disabled(why)) => skipped("an uplink bound to an interface", &why),
         Err(other) => panic!("{other}"),
     }
     for (bind, expected) in [

@@ -15,6 +15,7 @@ use rumqttc::v5::mqttbytes::v5;
 use crate::authority::{Authority, VALID};
 use crate::gateway::mqtt::Client5;
 use crate::gateway::{Daemon, Home, Plc, config, tag, until};
+use crate::ports::own_port;
 
 const USER: &str = "canary-user-4b1c";
 const TYPED: &str = "canary-typed-77d0";
@@ -27,10 +28,6 @@ const COMMENT: &str = "canary-comment-e2b7";
 fn secret_file(home: &Home, name: &str, text: &str) {
     fs::write(home.path(name), text).unwrap();
     fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A broker that takes whatever CONNECT comes, and remembers it; so it is known that the password was in use.
@@ -103,7 +100,7 @@ fn configuration(plc: SocketAddr, cloud: SocketAddr, page: u16) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_secret_is_in_log_page_metrics_arguments_check_or_diag_and_no_core_is_written() {
     let (cloud, connects) = greedy_broker();
-    let (plc, page) = (Plc::start().await, free_port());
+    let (plc, page) = (Plc::start().await, own_port());
     let home = Home::new(&configuration(plc.line.address(), cloud, page));
     passwd(&home, USER);
     let hash = fs::read_to_string(home.path("users")).unwrap().trim().rsplit('$').next().unwrap().to_owned();

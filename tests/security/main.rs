@@ -4,6 +4,8 @@
 mod authority;
 #[path = "../support/gateway.rs"]
 mod gateway;
+#[path = "../support/ports.rs"]
+mod ports;
 
 mod canary;
 mod old_tls;

@@ -47,7 +47,7 @@ async fn a_silent_sensor_is_lost_after_one_and_a_half_keep_alives_and_one_that_p
     let mut alive = Sensor::new(gateway, "tank-2").await;
     for sensor in [&mut silent, &mut alive] {
         let topic = format!("wills/{}", sensor.id);
-        assert_eq!(sensor.connect_with_will(Start::Clean, 1, &topic, b"gone").await, Code::Accepted);
+        assert_eq!(sensor.connect_with_will(Start::Clean, 3, &topic, b"gone").await, Code::Accepted);
     }
     let pinging = async {
         loop {

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use std::time::Duration;
-
 use rumqttc::QoS;
 use rustix::process::Signal;
 
@@ -314,7 +312,7 @@ async fn a_reload_that_changes_tags_brings_new_births_and_ids_that_stay() {
     })
     .await;
     assert_eq!(alias(&host), before);
-    tokio::time::sleep(Duration::from_millis(300)).await; // three polls: a storm would have begun
+    host.count("DDATA", host.of("DDATA").len() + 6).await; // a storm would have begun
     assert_eq!(host.of("DBIRTH").len(), births, "births are not stormed");
     until("it is still there", || daemon.said("panicked").is_none()).await;
 }

@@ -98,9 +98,9 @@ async fn a_local_host_that_reads_slowly_slows_the_backlog_and_misses_no_value_wh
     quick.state(true, 5_000).await;
     tokio::time::sleep(Duration::from_secs(4)).await; // live values go on meanwhile
     counting.abort();
-    let records = has_all(&truth, &slow, Duration::from_secs(40)).await;
+    let records = has_all(&truth, &slow, Duration::from_secs(120)).await;
     let took = began.elapsed();
-    has_all(&truth, &quick, Duration::from_secs(5)).await;
+    has_all(&truth, &quick, Duration::from_secs(60)).await;
     assert!(records > 20_000, "{records}");
     let late = |scada: &Scada| {
         let data = scada.of("DDATA");
@@ -126,14 +126,14 @@ async fn a_local_host_that_hangs_is_given_up_and_the_others_miss_nothing() {
     let began = Instant::now();
     quick.state(true, 5_000).await;
     let live = || quick.of("DDATA").iter().flat_map(|it| &it.payload.metrics).any(|it| it.is_historical.is_none());
-    within(Duration::from_secs(5), "live values go on", live).await;
+    within(Duration::from_secs(20), "live values go on", live).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     counting.abort();
-    let records = has_all(&truth, &quick, Duration::from_secs(45)).await;
+    let records = has_all(&truth, &quick, Duration::from_secs(120)).await;
     println!("{records} records in {:?} beside one that hangs", began.elapsed());
     assert!(records > 20_000, "{records}");
     // what had been written to it, and then the end
     let end = async { while hangs.try_next().await.is_some() {} };
-    tokio::time::timeout(Duration::from_secs(10), end).await.expect("it was given up");
+    tokio::time::timeout(Duration::from_secs(60), end).await.expect("it was given up");
     drop(daemon);
 }

@@ -4,6 +4,7 @@ use crate::rig as support;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 
 use ironbridge::model::number::{Class, Number};
@@ -66,7 +67,8 @@ async fn kill_9_loses_nothing_committed_and_uses_no_number_twice() {
                 process.kill().expect("SIGKILL"); // what it still wrote into the pipe counts
             }
         }
-        process.wait().expect("gone");
+        let status = process.wait().expect("gone");
+        assert_eq!(status.signal(), Some(9), "it ended by itself, after {} lines: {status}", last_words.len());
         for line in last_words {
             let mut words = line.split_whitespace();
             let word = words.next();

@@ -81,7 +81,7 @@ impl Left {
             let (socket, lives) = (home.path().join("socket"), 1000);
             let order =
                 Order { dir: dir.clone(), socket, seed: ids, ids, steps, lives, max_size: MAX_SIZE, auditor: true };
-            let subject = Subject::run("damage_every::the_process_that_is_killed", &order);
+            let mut subject = Subject::run("damage_every::the_process_that_is_killed", &order);
             subject.has_said(after);
             subject.kill(&mut said);
             if older.bytes() == 0 {

@@ -4,7 +4,7 @@ use crate::rig as support;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use ironbridge::model::sample::{Batch, Sample};
 use ironbridge::model::tag::{DataType, DeviceIx, TagIx};
 use ironbridge::model::value::Value;
 use ironbridge::payload::{json, table};
-use ironbridge::store::export::{self, Form, Glob, Selection, Sheet};
+use ironbridge::store::export::{self, ExportError, Form, Glob, Selection, Sheet};
 use ironbridge::store::{Item, Opening, OwedBody};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::RowAccessor as _;
@@ -351,6 +351,58 @@ async fn what_is_damaged_is_left_out_and_counted_and_a_failed_export_leaves_no_f
     let words = ["--dir", nothing.to_str().expect("utf-8"), "--out", out.to_str().expect("utf-8")];
     assert!(matches!(run(&words), Err(Failed::Usage(_))));
     assert!(!out.exists() && !home.path().join("out.csv.draft").exists());
+}
+
+#[tokio::test]
+async fn a_pipe_is_written_to_and_a_link_is_followed_and_neither_is_replaced() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("store");
+    let running = start(opening(&dir));
+    running.emit(Class::Bulk, 0..100).await;
+    running.settled(100).await;
+    running.close().await;
+    let export_to = |out: &Path| {
+        let words = ["--dir", dir.to_str().expect("utf-8"), "--out", out.to_str().expect("utf-8"), "--format", "csv"];
+        run(&words).expect("exported");
+    };
+    let pipe = home.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("runs").success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).expect("read")
+    });
+    export_to(&pipe);
+    assert_eq!(reader.join().expect("read").lines().count(), 101);
+    assert!(std::fs::symlink_metadata(&pipe).expect("there").file_type().is_fifo());
+    let (file, link) = (home.path().join("real.csv"), home.path().join("link.csv"));
+    std::fs::write(&file, "old").expect("written");
+    std::os::unix::fs::symlink("real.csv", &link).expect("linked");
+    export_to(&link);
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&file).expect("read").lines().count(), 101);
+}
+
+#[tokio::test]
+async fn who_reads_no_more_of_a_csv_is_told_from_a_disk_that_is_full() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("store");
+    let running = start(opening(&dir));
+    running.emit(Class::Bulk, 0..1000).await;
+    running.settled(1000).await;
+    running.close().await;
+    let mut sheet = Sheet::new(Form::Csv, Box::new(Gone)).expect("buffered");
+    let ended = export::export(&dir, &Selection::default(), 0, &mut sheet, &mut |_, _| {});
+    let Err(ExportError::Output(error)) = ended else { panic!("the rows do not fit into a buffer") };
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a commit costs on flash: fdatasync instead of fsync, and bytes written per sample.
 
 use crate::rig as support;
+use crate::strace;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -47,8 +48,7 @@ async fn the_process_that_is_traced() {
 
 #[test]
 fn commits_use_fdatasync_and_cost_few_bytes_per_sample() {
-    if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: strace is not installed");
+    if !strace::available() {
         return;
     }
     let home = tempfile::tempdir().expect("a directory");
@@ -63,10 +63,7 @@ fn commits_use_fdatasync_and_cost_few_bytes_per_sample() {
         .stderr(Stdio::null())
         .status()
         .expect("started");
-    if !status.success() {
-        eprintln!("SKIPPED: strace may not trace here");
-        return;
-    }
+    assert!(status.success(), "what is traced failed: {status}");
     let log = std::fs::read_to_string(&log).expect("written");
     let count = |call: &str| log.lines().filter(|line| line.contains(call)).count() as u64;
     let written =

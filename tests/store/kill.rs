@@ -57,7 +57,7 @@ fn after_kill_9_everything_promised_is_there_and_owed_to_whoever_did_not_acknowl
         let order = order(home.path(), round, &mut random);
         // Every third is hit while it starts, the others anywhere.
         let after = if round % 3 == 0 { 0 } else { random.random_range(1..120_000) };
-        let subject = Subject::run("kill::the_process_that_is_killed", &order);
+        let mut subject = Subject::run("kill::the_process_that_is_killed", &order);
         subject.has_said(after);
         std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
         subject.kill(&mut said);

@@ -4,6 +4,8 @@
 mod powercut;
 #[path = "../support/store.rs"]
 mod rig;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/strace.rs"]
 mod strace;
 #[path = "../support/subject.rs"]

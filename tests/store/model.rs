@@ -2,10 +2,11 @@
 //! what there is, another of fewer classes is dead all the time and is owed everything at the end.
 
 use crate::rig as support;
+use crate::witness::OPEN_MAX;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ironbridge::model::number::Class;
 use ironbridge::store::{Item, Opening, inspect};
@@ -82,7 +83,7 @@ impl Model {
     async fn live(&mut self) {
         let before = Instant::now();
         let running = start(both(self.home.path()));
-        assert!(before.elapsed() < Duration::from_secs(2), "polling may start");
+        assert!(before.elapsed() < OPEN_MAX, "polling may start");
         let mut reader = running.store.reader("cloud").expect("routed");
         let mut mine = 0;
         for _ in 0..self.random.random_range(1..6) {

@@ -277,8 +277,9 @@ fn a_disk_that_forgets_what_it_has_synced_is_found_out() {
 
 /// Opens an image that an earlier run has kept, named by `IRONBRIDGE_IMAGE`.
 #[test]
+#[ignore = "by hand: IRONBRIDGE_IMAGE names the image"]
 fn an_image_that_was_kept_can_be_read_to_the_end() {
-    let Ok(kept) = std::env::var("IRONBRIDGE_IMAGE") else { return };
+    let kept = std::env::var("IRONBRIDGE_IMAGE").expect("IRONBRIDGE_IMAGE is set");
     let home = tempfile::tempdir().expect("a directory");
     let dir = home.path().join("store");
     let disk = Disk::of(Path::new(&kept));

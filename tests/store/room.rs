@@ -1,6 +1,8 @@
 //! The cap, eviction, a full disk, and a chunk that is unlinked while it is read.
 
 use crate::rig as support;
+use crate::skip::skipped;
+use crate::witness::OPEN_MAX;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use ironbridge::flow::clock::Fix;
 use ironbridge::flow::hub::EventRecord;
+use ironbridge::flow::notice::Phase;
 use ironbridge::model::number::Class;
 use ironbridge::model::sample::Batch;
 use ironbridge::model::tag::DeviceIx;
@@ -219,7 +222,7 @@ impl Small {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(home));
         }
-        eprintln!("SKIPPED: a full disk needs the right to mount a tmpfs");
+        skipped("a full disk", "no right to mount a tmpfs");
         None
     }
 }
@@ -270,6 +273,44 @@ async fn on_a_full_disk_the_oldest_goes_and_when_others_fill_it_the_store_fails_
     assert!(verdict.problems.is_empty(), "{verdict:?}");
 }
 
+/// What was told of an event so far.
+fn phases(running: &mut Running, event: &str) -> Vec<Phase> {
+    let told = std::iter::from_fn(|| running.notices.try_recv().ok());
+    told.filter(|notice| notice.event == event).map(|notice| notice.phase).collect()
+}
+
+#[tokio::test]
+async fn that_unsent_records_are_evicted_is_told_once_however_many_are() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut running = start(Opening { max_size: 8 << 20, ..opening(home.path()) });
+    let (mut random, mut stored) = (StdRng::seed_from_u64(5), 0);
+    let stats = running.store.stats();
+    while stats.evicted[Class::Bulk as usize].get() == 0 {
+        assert_eq!(phases(&mut running, "store_evicting"), []);
+        fill(&running, Class::Bulk, 50, &mut random, &mut stored).await;
+    }
+    fill(&running, Class::Bulk, 500, &mut random, &mut stored).await;
+    assert_eq!(phases(&mut running, "store_evicting"), [Phase::Active]);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn that_the_store_cannot_commit_is_told_once_however_often_it_tries_and_its_end_too() {
+    let home = tempfile::tempdir().expect("a directory");
+    let dir = home.path().join("store");
+    std::fs::write(&dir, b"a file where the directory should be").expect("written");
+    let mut running = start(opening(&dir));
+    let stats = running.store.stats();
+    running.emit(Class::Telemetry, 0..10).await;
+    until(|| stats.failed.get() == 1).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await; // it tries every second
+    std::fs::remove_file(&dir).expect("removed");
+    running.settled(10).await;
+    until(|| stats.failed.get() == 0).await;
+    assert_eq!(phases(&mut running, "store_failed"), [Phase::Active, Phase::Cleared]);
+    running.close().await;
+}
+
 #[tokio::test]
 async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_is_used_once_it_can_be() {
     let home = tempfile::tempdir().expect("a directory");
@@ -312,7 +353,7 @@ async fn a_store_starts_on_a_disk_that_is_full_already() {
     while std::io::Write::write_all(&mut file, &[7u8; 512]).is_ok() {}
     let before = std::time::Instant::now();
     let running = start(opening(&home));
-    assert!(before.elapsed() < Duration::from_secs(2));
+    assert!(before.elapsed() < OPEN_MAX);
     let mut reader = running.store.reader("cloud").expect("routed");
     running.emit(Class::Telemetry, 1000..1010).await;
     let items = drain(&mut reader, 1010).await;

@@ -102,7 +102,7 @@ impl Running {
 
     pub async fn at(setup: Setup, dir: Arc<tempfile::TempDir>) -> Self {
         let (entry, commands) = command::road();
-        let (notices, told) = notice::notices();
+        let (notices, told) = notice::remembered(setup.clock.clone());
         let ownership = Arc::new(Ownership::new((0..setup.tags).map(tag).zip((0..).map(TagIx))));
         let (clock, mut listeners) = (setup.clock, setup.doors);
         if listeners.is_empty() {

@@ -44,7 +44,6 @@ pub struct Orders {
     fall_over: Option<String>,
     tell: (u64, Vec<u8>),
     no_suback: bool,
-    session_present: bool,
     greeting_delay: Duration,
     refuse_subscriptions: bool,
 }
@@ -296,11 +295,6 @@ impl Cloud {
     /// CONNACK comes this late.
     pub fn greet_slowly(&self, delay: Duration) {
         self.order(|orders| orders.greeting_delay = delay);
-    }
-
-    /// CONNACK says that the session had been kept.
-    pub fn session_present(&self, on: bool) {
-        self.order(|orders| orders.session_present = on);
     }
 
     /// SUBSCRIBE is not answered.

@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 }
                 self.connect = Some(connect);
                 tokio::time::sleep(orders.greeting_delay).await;
-                self.raw(&wire::welcome(self.version, orders.session_present, orders.agree.as_ref())).await
+                self.raw(&wire::welcome(self.version, orders.agree.as_ref())).await
             }
             In::Publish(publish) => self.publish(publish, orders).await,
             In::Subscribe(id, wanted) => {

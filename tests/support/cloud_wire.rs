@@ -127,13 +127,13 @@ fn qos(qos: rumqttc::v5::mqttbytes::QoS) -> QoS {
     }
 }
 
-pub fn welcome(version: Protocol, session_present: bool, agree: Option<&ConnAckProperties>) -> Vec<u8> {
+pub fn welcome(version: Protocol, agree: Option<&ConnAckProperties>) -> Vec<u8> {
     match version {
-        Protocol::V4 => vec![0x20, 2, u8::from(session_present), 0],
+        Protocol::V4 => vec![0x20, 2, 0, 0],
         Protocol::V5 => {
             let code = v5::ConnectReturnCode::Success;
             let mut bytes = BytesMut::new();
-            let ack = v5::ConnAck { session_present, code, properties: agree.cloned() };
+            let ack = v5::ConnAck { session_present: false, code, properties: agree.cloned() };
             ack.write(&mut bytes).unwrap();
             bytes.to_vec()
         }

@@ -5,8 +5,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,11 +20,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::gateway::mqtt::Client5;
 use crate::gateway::{Daemon, Home, until};
+use crate::mosquitto::Mosquitto;
 
-/// A port that nobody has now; a broker that is restarted keeps it.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+pub use crate::ports::own_port as free_port;
 
 fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
@@ -34,16 +31,7 @@ fn at(port: u16) -> SocketAddr {
 /// A broker at the other end.
 pub enum Far {
     Gateway { home: Home, daemon: Option<Daemon>, port: u16 },
-    Mosquitto { dir: tempfile::TempDir, child: Child, port: u16 },
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        if let Self::Mosquitto { child, .. } = self {
-            drop(child.kill());
-            drop(child.wait());
-        }
-    }
+    Mosquitto(Mosquitto),
 }
 
 impl Far {
@@ -59,25 +47,17 @@ impl Far {
     }
 
     /// `None`, visibly, where there is no mosquitto.
-    pub async fn mosquitto() -> Option<Self> {
-        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             max_queued_messages 0\nuser root\nlog_type error\n",
-            dir.path().display()
-        );
-        std::fs::write(dir.path().join("mosquitto.conf"), text).unwrap();
-        let Some(child) = spawn_mosquitto(dir.path()) else {
-            eprintln!("SKIPPED: no mosquitto on this machine");
-            return None;
+    pub fn mosquitto() -> Option<Self> {
+        let keeping = |home: &std::path::Path| {
+            format!("allow_anonymous true\npersistence true\npersistence_location {}/\n", home.display())
         };
-        until_open(port).await;
-        Some(Self::Mosquitto { dir, child, port })
+        Mosquitto::start("a bridge to a mosquitto", keeping).map(Self::Mosquitto)
     }
 
     pub fn port(&self) -> u16 {
         match self {
-            Self::Gateway { port, .. } | Self::Mosquitto { port, .. } => *port,
+            Self::Gateway { port, .. } => *port,
+            Self::Mosquitto(mosquitto) => mosquitto.port,
         }
     }
 
@@ -90,24 +70,9 @@ impl Far {
                 again.mqtt().await;
                 *daemon = Some(again);
             }
-            Self::Mosquitto { dir, child, port } => {
-                assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-                let ended = child.wait();
-                assert!(ended.is_ok(), "{ended:?}");
-                *child = spawn_mosquitto(dir.path()).unwrap();
-                until_open(*port).await;
-            }
+            Self::Mosquitto(mosquitto) => mosquitto.restart_in_order(),
         }
     }
-}
-
-fn spawn_mosquitto(dir: &std::path::Path) -> Option<Child> {
-    let config = dir.join("mosquitto.conf");
-    Command::new("mosquitto").arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
-}
-
-async fn until_open(port: u16) {
-    until("mosquitto listens", || std::net::TcpStream::connect(at(port)).is_ok()).await;
 }
 
 /// One message, acknowledged, with the user property `unit` = `bar`.

@@ -123,17 +123,24 @@ impl Rig {
 
     /// Runs it over several at once, prepared in some way.
     pub fn run_lanes(plan: Plan, mut openers: Vec<Box<dyn Opener>>, prepare: impl FnOnce(Bus) -> Bus) -> Self {
+        if plan.buses[0].line.is_some() {
+            return Self::run_line(plan, openers.pop().expect("a wire"), |bus| bus);
+        }
         let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
         let clock = clock();
         let stop = Stop::new();
         let shared = Shared { clock: clock.clone(), stop: stop.clone(), pauses: Pauses::default() };
         let plan = Arc::new(plan);
-        if plan.buses[0].line.is_some() {
-            let opener = openers.pop().expect("a wire");
-            let (bus, handle) = LineBus::over(opener, Arc::clone(&plan), BusIx(0), &hub, shared);
-            return Self { plan, handle, stop, clock, latest, task: tokio::spawn(bus.run()), end };
-        }
         let (bus, handle) = Bus::over_each(openers, Arc::clone(&plan), BusIx(0), &hub, shared);
+        Self { plan, handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
+    }
+
+    /// Runs the only bus of a plan, one of instruments that speak lines, prepared in some way.
+    pub fn run_line(plan: Plan, opener: Box<dyn Opener>, prepare: impl FnOnce(LineBus) -> LineBus) -> Self {
+        let (hub, latest, end) = hub(plan.tags.iter().map(|tag| tag.class).collect());
+        let (clock, stop, plan) = (clock(), Stop::new(), Arc::new(plan));
+        let shared = Shared { clock: clock.clone(), stop: stop.clone(), pauses: Pauses::default() };
+        let (bus, handle) = LineBus::over(opener, Arc::clone(&plan), BusIx(0), &hub, shared);
         Self { plan, handle, stop, clock, latest, task: tokio::spawn(prepare(bus).run()), end }
     }
 

@@ -5,8 +5,11 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use crate::skip::skipped;
 
 /// Everything that changes files, names or descriptors, and what is said over a socket.
 const CALLS: &str = "trace=openat,open,creat,close,dup,dup2,dup3,fcntl,write,writev,pwrite64,pwritev,pwritev2,lseek,\
@@ -75,9 +78,63 @@ pub fn available() -> bool {
     let traced = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let may = traced.is_ok_and(|status| status.success());
     if !may {
-        eprintln!("SKIPPED: strace is not installed, or may not trace here");
+        skipped("what needs strace", "it is not installed, or may not trace here");
     }
     may
+}
+
+/// May it attach to a process that runs, and is no child of its own? Containers and hardened systems may forbid that alone.
+pub fn may_attach() -> bool {
+    if !available() {
+        return false;
+    }
+    let Ok(mut sleeper) = Command::new("sleep").arg("60").spawn() else { return false };
+    let injector = Injector::attach(sleeper.id(), Path::new("/dev/null"), "read", "error=EIO", "1");
+    let may = injector.is_some();
+    injector.map(Injector::detach);
+    let _ = sleeper.kill();
+    let _ = sleeper.wait();
+    if !may {
+        skipped("calls that fail", "strace may not attach to a running process here");
+    }
+    may
+}
+
+/// strace, making calls of a running process fail.
+pub struct Injector {
+    strace: Child,
+    log: PathBuf,
+}
+
+impl Injector {
+    /// `None` where strace may not attach.
+    pub fn attach(pid: u32, log: &Path, calls: &str, error: &str, manner: &str) -> Option<Self> {
+        let mut strace = Command::new("strace")
+            .args(["-f", "-o"])
+            .arg(log)
+            .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{error}:when={manner}")])
+            .args(["-p", &pid.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut lines = BufReader::new(strace.stderr.take().expect("piped")).lines();
+        let attached = lines.by_ref().map_while(Result::ok).find(|line| line.contains("attached"));
+        std::thread::spawn(move || lines.for_each(drop)); // it says more with each thread
+        if attached.is_none() {
+            let _ = strace.wait();
+            return None;
+        }
+        Some(Self { strace, log: log.to_path_buf() })
+    }
+
+    /// Lets go of the process; how many calls were made to fail.
+    pub fn detach(mut self) -> u64 {
+        let pid = rustix::process::Pid::from_child(&self.strace);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let _ = self.strace.wait();
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().filter(|line| line.contains("(INJECTED)")).count() as u64
+    }
 }
 
 /// A command that runs another one under strace, with all it writes, into a log.

@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -62,8 +63,10 @@ impl Subject {
     }
 
     /// Waits until it has said so many bytes.
-    pub fn has_said(&self, bytes: u64) {
+    pub fn has_said(&mut self, bytes: u64) {
         while self.bytes.load(Ordering::Relaxed) < bytes {
+            let ended = self.process.try_wait().expect("a child");
+            assert!(ended.is_none(), "it ended by itself: {ended:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -83,7 +86,8 @@ impl Subject {
     /// kill -9; what it had said counts.
     pub fn kill(mut self, said: &mut Said) {
         self.process.kill().expect("SIGKILL");
-        self.process.wait().expect("gone");
+        let status = self.process.wait().expect("gone");
+        assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
         self.end(said);
     }
 

@@ -25,8 +25,8 @@ use super::workload::Content;
 
 pub type Key = (Class, u64, u64);
 
-/// How long polling may wait for a store to be opened.
-pub const OPEN_MAX: Duration = Duration::from_secs(2);
+/// How long polling may wait for a store to be opened: 2 s are promised, the rest is for a busy machine and a slow disk.
+pub const OPEN_MAX: Duration = Duration::from_secs(15);
 /// How long a record may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Ids of records that an audit stores begin here.

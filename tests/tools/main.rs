@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Output};
 
 use ironbridge::model::tag::Table;
+use ironbridge::plant::faults::Fault;
 use ironbridge::plant::image::Image;
 use ironbridge::plant::tcp::TcpLine;
 use ironbridge::plant::units::Units;
@@ -50,7 +51,7 @@ async fn says(words: &str, place: SocketAddr, code: i32, parts: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_tells_the_value_its_words_and_what_is_wrong() {
-    let (line, _units) = device().await;
+    let (line, units) = device().await;
     let plc = line.address();
     says("read tcp PLC holding:100 --type float32 --order CDAB", plc, 0, &["123.456", "good", "0xE979 0x42F6"]).await;
     says("read tcp PLC holding:100 --type float32", plc, 0, &["with order CDAB the registers read 123.456"]).await;
@@ -59,6 +60,10 @@ async fn read_tells_the_value_its_words_and_what_is_wrong() {
     says("read tcp PLC holding:200 --unit 9 --timeout 200ms", plc, 1, &["exception 11", "unit id"]).await;
     says("read tcp PLC holding:200 --json", plc, 0, &["\"value\":42", "\"words\":[42]", "\"quality\":\"good\""]).await;
     says("read tcp PLC holdings:1", plc, 64, &["holdings"]).await;
+    units.set_fault(1, Some(Fault::WrongUnit));
+    let words = ["somebody answers under another unit id than 1", "timeout"];
+    says("read tcp PLC holding:200 --timeout 200ms", plc, 1, &words).await;
+    units.set_fault(1, None);
     line.stop().await;
     says("read tcp PLC holding:200 --timeout 500ms", plc, 75, &["cannot open", "nobody listens"]).await;
 }
@@ -74,7 +79,8 @@ async fn write_shows_old_and_new_reads_back_and_asks_unless_told() {
     says("write tcp PLC holding:100 7.5 --type float32 --order CDAB --yes", plc, 0, &["reads back 7.5"]).await;
     says("write tcp PLC holding:200 70000 --yes", plc, 1, &["does not fit uint16"]).await;
     says("write tcp PLC input:7 1 --yes", plc, 64, &["input"]).await;
-    says("write tcp PLC holding:300 1 --yes", plc, 75, &["illegal data address"]).await;
+    says("write tcp PLC holding:300 1 --yes", plc, 1, &["illegal data address"]).await; // there, and it says no
+    says("write tcp PLC holding:200 1 --yes --unit 9", plc, 75, &["exception 11"]).await;
     line.stop().await;
 }
 
@@ -98,7 +104,7 @@ async fn a_configuration_says_who_may_write_what() {
     says(&format!("read --config {at} pump/speed"), plc, 0, &["4.2 %"]).await;
     says(&format!("read --config {at} pomp"), plc, 64, &["no device or tag 'pomp'", "pump"]).await;
     says(&format!("write --config {at} pump/speed 5.5 --yes"), plc, 0, &["4.2 % → 5.5 %", "reads back 5.5 %"]).await;
-    says(&format!("write --config {at} pump/speed 11 --yes"), plc, 78, &["11 is outside 0 ..= 10"]).await;
+    says(&format!("write --config {at} pump/speed 11 --yes"), plc, 1, &["11 is outside 0 ..= 10"]).await;
     says(&format!("write --config {at} pump/pressure 1 --yes"), plc, 78, &["no access"]).await;
     line.stop().await;
 }

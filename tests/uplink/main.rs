@@ -4,14 +4,20 @@
 mod authority;
 #[path = "../support/cloud.rs"]
 mod cloud;
+#[path = "../support/mosquitto.rs"]
+mod foreign_broker;
 #[path = "../support/gateway.rs"]
 mod gateway;
 #[path = "../support/owed.rs"]
 mod owed;
 #[path = "../support/toll_plant.rs"]
 mod plant;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/uplink_rig.rs"]
 mod rig;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/slow_link.rs"]
 mod slow_link;
 #[path = "../support/store.rs"]

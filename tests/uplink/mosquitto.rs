@@ -7,9 +7,6 @@ use crate::authority;
 use crate::owed;
 use crate::rig;
 
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,61 +21,23 @@ use ironbridge::road::login::LoginFiles;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::foreign_broker::Mosquitto;
 use authority::{Authority, VALID};
 use owed::OwedList;
 use rig::{Rig, clock};
 
-/// A mosquitto of our own on a port of its own.
-struct Mosquitto {
-    port: u16,
-    config: PathBuf,
-    child: Child,
-}
-
-impl Mosquitto {
-    fn start(authority: &Authority) -> Option<Self> {
-        let home = authority.home.path();
-        let (certificate, key) = authority.server_pem("localhost", VALID);
-        std::fs::write(home.join("server.crt"), certificate).unwrap();
-        std::fs::write(home.join("server.key"), key).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let show = |name: &str| home.join(name).display().to_string();
-        let config = home.join("mosquitto.conf");
-        let text = format!(
-            "listener {port} 127.0.0.1\ncafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\n\
-             use_identity_as_username true\nallow_anonymous false\npersistence false\nmax_inflight_messages 0\n\
-             max_queued_messages 0\nuser root\nlog_type error\n",
-            show("ca.pem"),
-            show("server.crt"),
-            show("server.key"),
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = Self::spawn(&config)?;
-        Some(Self { port, config, child })
-    }
-
-    fn spawn(config: &PathBuf) -> Option<Child> {
-        Command::new("mosquitto").arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
-    }
-
-    /// kill -9, then a new one that knows nobody.
-    fn restart(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = Self::spawn(&self.config).unwrap();
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// Without a memory, for whoever has a certificate of this authority.
+fn secured(authority: &Authority) -> Option<Mosquitto> {
+    let home = authority.home.path();
+    let (certificate, key) = authority.server_pem("localhost", VALID);
+    std::fs::write(home.join("server.crt"), certificate).unwrap();
+    std::fs::write(home.join("server.key"), key).unwrap();
+    let show = |name: &str| home.join(name).display().to_string();
+    let (ca, certificate, key) = (show("ca.pem"), show("server.crt"), show("server.key"));
+    let strict = "require_certificate true\nuse_identity_as_username true\nallow_anonymous false\npersistence false";
+    Mosquitto::start("the uplink to a mosquitto with TLS", |_| {
+        format!("cafile {ca}\ncertfile {certificate}\nkeyfile {key}\n{strict}\nmax_inflight_messages 0\n")
+    })
 }
 
 /// Somebody on the other side who keeps books.
@@ -155,10 +114,7 @@ fn start_uplink(authority: &Authority, owed: &OwedList, port: u16) -> Rig {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mosquitto_that_is_killed_and_stopped_gets_everything_in_the_end() {
     let authority = Authority::new();
-    let Some(mut mosquitto) = Mosquitto::start(&authority) else {
-        println!("SKIPPED: mosquitto is not installed");
-        return;
-    };
+    let Some(mut mosquitto) = secured(&authority) else { return };
     let lake = Lake::start(&authority, mosquitto.port);
     until("the lake is there", || lake.times_connected() == 1).await;
     let owed = OwedList::default();
@@ -199,10 +155,7 @@ async fn a_mosquitto_that_is_killed_and_stopped_gets_everything_in_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_thousand_records_go_through_tls_to_a_real_broker() {
     let authority = Authority::new();
-    let Some(mosquitto) = Mosquitto::start(&authority) else {
-        println!("SKIPPED: mosquitto is not installed");
-        return;
-    };
+    let Some(mosquitto) = secured(&authority) else { return };
     let owed = OwedList::default();
     let count = 50_000;
     owed.samples(1..=count);

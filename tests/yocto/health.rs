@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::boxes::{Gateway, Said};
+use crate::skip::skipped;
 
 const HEALTH: &str = "recipes-ironbridge/ironbridge-health/files/ironbridge-health";
 
@@ -13,7 +14,7 @@ const HEALTH: &str = "recipes-ironbridge/ironbridge-health/files/ironbridge-heal
 fn curl_is_there() -> bool {
     let there = Command::new("curl").arg("--version").output().is_ok();
     if !there {
-        println!("SKIPPED: curl is not installed");
+        skipped("the health check of a box", "curl is not installed");
     }
     there
 }

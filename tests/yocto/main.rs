@@ -7,6 +7,9 @@
 //! IRONBRIDGE_WRITE=1 cargo test --test yocto cargo_lock
 //! ```
 
+#[path = "../support/skip.rs"]
+mod skip;
+
 mod boxes;
 mod crates;
 mod health;

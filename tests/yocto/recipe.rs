@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::skip::skipped;
 use crate::{layer, read, tree};
 
 const RECIPE: &str = "recipes-ironbridge/ironbridge/ironbridge";
@@ -29,7 +30,7 @@ fn recipe_and_bundle_carry_the_version_of_the_program() {
 #[test]
 fn the_recipe_knows_the_licence_text() {
     let Ok(output) = Command::new("md5sum").arg(tree("LICENSE")).output() else {
-        println!("SKIPPED: md5sum is not installed");
+        skipped("the licence text's sum in the recipe", "md5sum is not installed");
         return;
     };
     let sum = String::from_utf8(output.stdout).expect("utf-8");
@@ -171,7 +172,7 @@ fn no_key_and_no_password_is_part_of_the_layer() {
     let mut walk = Command::new("grep");
     walk.args(["-rilE", "PRIVATE KEY|BEGIN CERTIFICATE|PASSWD_|empty-root-password|allow-root-login"]);
     let Ok(output) = walk.arg(layer(".")).output() else {
-        println!("SKIPPED: grep is not installed");
+        skipped("keys and passwords in the layer", "grep is not installed");
         return;
     };
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::lock::{Package, packages};
 use crate::recipe::recipe;
+use crate::skip::skipped;
 use crate::{is_up_to_date, read, tree};
 
 const COVERAGE: &str = "upper bound: every crate that a build without default features could link on any platform";
@@ -144,7 +145,7 @@ fn the_licence_texts_of_what_is_linked_come_with_the_packages_and_bitbake_has_al
     }
     let notices = Command::new("bash").arg(tree("systemd/deb/notices")).env("PATH", tools.path()).output();
     let Ok(output) = notices else {
-        println!("SKIPPED: bash is not installed");
+        skipped("licence texts of the packages", "bash is not installed");
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);

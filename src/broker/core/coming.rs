@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::subscribing::split;
 use super::{Core, NOT_AUTHORIZED, Sender, Shared};
-use crate::access::{ANONYMOUS, Identity};
+use crate::access::{ANONYMOUS, Holder, Identity};
 use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::message::Qos;
@@ -335,7 +335,8 @@ impl Shared {
         let lost = |raw: &str| split(raw).is_none_or(|(_, filter)| !self.access.may_read(identity, filter));
         let lost: Vec<Arc<str>> = client.filters.keys().filter(|raw| lost(raw)).map(Arc::clone).collect();
         for raw in lost {
-            self.access.subscription_removed((&identity.owner(), identity.client()), &raw);
+            let holder = Holder { owner: &identity.owner(), client: identity.client() };
+            self.access.subscription_removed(holder, &raw);
             self.remove_filter(core, key, &raw);
         }
     }

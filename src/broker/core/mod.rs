@@ -209,7 +209,7 @@ impl Shared {
             disk,
             bounds,
             limits: BrokerLimits::default(),
-            owed: Arc::default(),
+            owed: Arc::new(Total::new(&bounds)),
             in_step: AtomicU64::new(0),
             waiting: Arc::default(),
             talk: Talk::default(),

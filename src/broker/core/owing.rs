@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::subscribing::split;
 use super::{Core, Shared};
-use crate::access::Identity;
+use crate::access::{Holder, Identity};
 use crate::broker::clients::{Away, Carried, Client, Ends, Presence};
 use crate::broker::durable::{Durable, Tally};
 use crate::broker::keeping;
@@ -212,12 +212,12 @@ impl Shared {
             let client = client(&kept, Durable::found(&kept, &self.owed), now);
             let key = core.clients.add(client);
             // Rules may have changed while the gateway was off, and what comes from now on is owed to it.
-            let whose = (&*kept.session.owner, &*kept.session.client_id);
+            let holder = Holder { owner: &kept.session.owner, client: &kept.session.client_id };
             for row in &kept.subscriptions {
-                if split(&row.filter).is_some_and(|(_, filter)| self.access.owner_may_read(whose, filter)) {
+                if split(&row.filter).is_some_and(|(_, filter)| self.access.owner_may_read(holder, filter)) {
                     core.restore(key, row);
                 } else {
-                    self.access.subscription_removed(whose, &row.filter);
+                    self.access.subscription_removed(holder, &row.filter);
                     self.disk.subscription(kept.session.id, Arc::clone(&row.filter), None);
                 }
             }

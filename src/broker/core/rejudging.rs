@@ -34,11 +34,11 @@ impl Shared {
             rejudged.clients += usize::from(self.send_away(client));
             let may_read = |filter: &str| match &client.identity {
                 Some(identity) => self.access.may_read(identity, filter),
-                None => self.access.owner_may_read((&client.owner, &client.id), filter),
+                None => self.access.owner_may_read(client.holder(), filter),
             };
             for raw in client.filters.keys() {
                 if split(raw).is_none_or(|(_, filter)| !may_read(filter)) {
-                    self.access.subscription_removed((&client.owner, &client.id), raw);
+                    self.access.subscription_removed(client.holder(), raw);
                     lost.push((key, Arc::clone(raw)));
                 }
             }

@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The same while there are none that can be used.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// There is none that can be used, and the door is shut. A port that cannot be opened is another matter: either may end first.
+pub(super) const NO_CERTIFICATE: &str = "broker_certificate_missing";
+
 /// What a client offers in the TLS handshake, where it offers anything (RFC 7301): MQTT's name, and that of the upgrade.
 const MQTT: &[u8] = b"mqtt";
 const WEBSOCKET: &[u8] = b"http/1.1";
@@ -133,7 +136,7 @@ impl Certificates {
             (About::Missing | About::Ending, Holds::NoMore) => {}
         }
         let event = match about {
-            About::Missing => "broker_listener_down",
+            About::Missing => NO_CERTIFICATE,
             About::Unusable => "certificate_unusable",
             About::Ending => "certificate_expiring",
         };

@@ -73,8 +73,9 @@ use taking::Taking;
 use terms::Terms;
 use threshold::Said;
 use turnstile::Turnstile;
-use warden::Warden;
-pub(super) use warden::{DoorList, Order};
+pub use warden::DoorList;
+pub(super) use warden::Order;
+use warden::{DOWN, Warden};
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -392,6 +393,6 @@ impl Door {
     }
 
     fn tell(&self, phase: Phase, detail: String) {
-        self.notices.tell(notice("broker_listener_down", phase, &self.plan.place(), detail));
+        self.notices.tell(notice(DOWN, phase, &self.plan.place(), detail));
     }
 }

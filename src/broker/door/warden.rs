@@ -12,17 +12,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, NO_CERTIFICATE};
 use super::needed::needed;
 use super::{Door, Site};
-use crate::broker::notice;
 use crate::config::plan::ListenerPlan;
-use crate::flow::notice::Phase;
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 
-/// What [`Certificates`] tell beside a door that is shut.
-const CERTIFICATE_EVENTS: [&str; 2] = ["certificate_unusable", "certificate_expiring"];
+/// It cannot be opened.
+pub(super) const DOWN: &str = "broker_listener_down";
+
+/// What may hold of a door.
+const EVENTS: [&str; 4] = [DOWN, NO_CERTIFICATE, "certificate_unusable", "certificate_expiring"];
 
 /// These listeners from now on; told when each of them has been tried to be opened.
 #[derive(Debug)]
@@ -31,16 +32,16 @@ pub(in crate::broker) struct Order {
     pub done: oneshot::Sender<()>,
 }
 
-/// Which doors there are, and whether they are open.
+/// Which doors there are, and whether they are open. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(in crate::broker) struct DoorList(Arc<Mutex<Vec<Known>>>);
+pub struct DoorList(Arc<Mutex<Vec<Known>>>);
 
 /// A door, and whether it is open.
 type Known = (ListenerPlan, Arc<AtomicBool>);
 
 impl DoorList {
     /// In no order.
-    pub(in crate::broker) fn now(&self) -> Vec<(ListenerPlan, bool)> {
+    pub fn now(&self) -> Vec<(ListenerPlan, bool)> {
         let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         doors.iter().map(|(plan, open)| (plan.clone(), open.load(Ordering::Relaxed))).collect()
     }
@@ -163,7 +164,7 @@ impl Warden {
 
     /// A door is being closed. What was told of it holds no more.
     async fn closed(&self, served: Served) {
-        let Served { plan, open, serving, keeping, .. } = served;
+        let Served { plan, serving, keeping, .. } = served;
         if serving.await.is_err() {
             tracing::error!(listener = %plan, "the task of a listener ended badly");
         }
@@ -174,10 +175,7 @@ impl Warden {
         }
         tracing::info!(listener = %plan, "listener closed");
         let (detail, place) = ("there is no such listener any more", plan.place());
-        if !open.load(Ordering::Relaxed) {
-            self.site.notices.tell(notice("broker_listener_down", Phase::Cleared, &place, detail.to_owned()));
-        }
-        self.site.notices.over(detail, |told| told.subject == place && CERTIFICATE_EVENTS.contains(&told.event));
+        self.site.notices.over(detail, |told| told.subject == place && EVENTS.contains(&told.event));
     }
 
     fn tell(&self) {

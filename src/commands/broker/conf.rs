@@ -1,9 +1,9 @@
 //! mosquitto.conf (mosquitto 2, mosquitto.conf(5)): one `key value` per line, in the order in which it counts.
 //!
 //! `listener` and `connection` begin a part; the keys behind them in the same file belong to it. An included file begins
-//! without one, and behind it the file that includes it goes on where it was (mosquitto 2, `config__read_file_core`). Relative paths are looked for from where
-//! the command runs, as mosquitto does. Of a flag, a number or a word only the first word counts, whatever stands behind it;
-//! names and paths go on to the end of the line.
+//! without one, and behind it the file that includes it goes on where it was (mosquitto 2, `config__read_file_core`).
+//! Relative paths are looked for from where the command runs, as mosquitto does. Of a flag, a number or a word only the
+//! first word counts, whatever stands behind it; names and paths go on to the end of the line.
 
 use std::collections::BTreeMap;
 use std::fs;

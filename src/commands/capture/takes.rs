@@ -119,8 +119,12 @@ pub enum Item {
     Note(Event),
 }
 
+/// A line and its connection, each from 0.
+type Key = (u32, u32);
+
 /// One connection.
 struct Connection {
+    key: Key,
     framing: Framing,
     inbox: Inbox,
     stats: Arc<BusStats>,
@@ -136,7 +140,7 @@ struct Connection {
 #[derive(Default)]
 pub struct Takes {
     links: Vec<Option<BusLink>>,
-    connections: BTreeMap<(u32, u32), Connection>,
+    connections: BTreeMap<Key, Connection>,
     /// Known, but a question that was asked before may still get its answer.
     waiting: BTreeMap<(Duration, u64), Item>,
     numbered: u64,
@@ -156,9 +160,9 @@ impl Takes {
         };
         match event.what {
             What::Sent { took, bytes } => {
-                let connection = self.connections.entry(key).or_insert_with(|| Connection::new(link));
+                let connection = self.connections.entry(key).or_insert_with(|| Connection::new(key, link));
                 let before = connection.settle(event.at, None);
-                connection.ask(key, (event.at, took), bytes);
+                connection.ask(event.at, took, bytes);
                 self.know(before.map(Item::take));
             }
             What::Received { took, bytes } => {
@@ -252,14 +256,22 @@ impl Take {
 }
 
 impl Connection {
-    fn new(link: &BusLink) -> Self {
+    fn new(key: Key, link: &BusLink) -> Self {
         let stats = Arc::<BusStats>::default();
-        let inbox = Inbox::new(link, Arc::clone(&stats));
-        Self { framing: link.framing, inbox, stats, before: Noise::default(), take: None, expect: None, echoes: false }
+        Self {
+            key,
+            framing: link.framing,
+            inbox: Inbox::new(link, Arc::clone(&stats)),
+            stats,
+            before: Noise::default(),
+            take: None,
+            expect: None,
+            echoes: false,
+        }
     }
 
-    fn ask(&mut self, (line, connection): (u32, u32), (at, took): (Duration, Duration), sent: Vec<u8>) {
-        let framing = self.framing;
+    fn ask(&mut self, at: Duration, took: Duration, sent: Vec<u8>) {
+        let (framing, (line, connection)) = (self.framing, self.key);
         let asked = request(framing, &sent);
         self.expect = asked.as_ref().and_then(|asked| Expect::of_request(asked.unit, &asked.pdu));
         let found = match &asked {

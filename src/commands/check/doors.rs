@@ -12,10 +12,8 @@ use crate::config::plan::{Anonymous, ListenerPlan, Plan};
 use crate::flow::clock::Clock;
 use crate::model::time::{Certainty, Wall};
 use crate::road::Now;
+use crate::road::renewal::days_left;
 use crate::road::server::Server;
-
-/// A certificate is spoken of so long before it ends.
-const AHEAD_MS: i64 = 30 * 86_400_000;
 
 /// What was found behind one door.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +50,7 @@ fn look_at(listener: &ListenerPlan, clock: &Clock) -> Door {
         Ok(serving) => {
             let ends = serving.ends.map(|ends| (ends.what, ends.unix_ms));
             let now = clock.wall_now();
-            door.soon = ends.as_ref().is_some_and(|(_, end)| {
-                now.certainty == Certainty::Fixed && end.saturating_sub(now.unix_ms) < AHEAD_MS
-            });
+            door.soon = ends.as_ref().is_some_and(|(_, end)| days_left(*end, now).is_some());
             door.ends = ends.map(|(what, unix_ms)| (what, Wall { unix_ms, certainty: Certainty::Fixed }));
         }
         Err(trouble) => door.trouble = Some(trouble),

@@ -55,13 +55,15 @@ pub struct Answer {
 pub struct Wires {
     clock: Clock,
     drivers: BTreeMap<u32, Driver>,
+    /// Of all of them: one question is asked at a time.
+    stats: Arc<BusStats>,
     chains: Chains,
 }
 
 impl Wires {
     /// None open yet.
-    pub const fn new(clock: Clock) -> Self {
-        Self { clock, drivers: BTreeMap::new(), chains: Chains::new() }
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, drivers: BTreeMap::new(), stats: Arc::default(), chains: Chains::new() }
     }
 
     /// The driver of a device's bus, if it was opened, and what is known of the device's models.
@@ -75,7 +77,7 @@ impl Wires {
         let bus = target.bus(wanted);
         let driver = self.drivers.entry(wanted.bus.0).or_insert_with(|| {
             let opener = carrier::opener(&bus.link.carrier, &self.clock);
-            Driver::new(opener, Timing::new(bus), target.paces(wanted.bus), Arc::new(BusStats::default()))
+            Driver::new(opener, Timing::new(bus), target.paces(wanted.bus), Arc::clone(&self.stats))
         });
         if !driver.is_open() {
             driver.open().await.map_err(|error| Failed::TryAgain(explain::not_open(&bus.link, &error)))?;
@@ -89,6 +91,7 @@ impl Wires {
             return self.read_in(target, wanted, model).await;
         }
         let tag = target.tag(wanted);
+        let foreign = self.stats.foreign.get();
         let driver = self.driver(target, wanted).await?;
         let factor = match target.scale_from(wanted) {
             None => Ok(Factor::None),
@@ -104,7 +107,10 @@ impl Wires {
                 raw: None,
                 value: None,
                 quality: Quality::Bad(cause(&trouble)),
-                advice: Some(explain::trouble(&trouble, &target.bus(wanted).link, wanted.address)),
+                advice: Some(match trouble {
+                    Trouble::Timeout if self.stats.foreign.get() > foreign => explain::other_unit(wanted.unit),
+                    trouble => explain::trouble(&trouble, &target.bus(wanted).link, wanted.address),
+                }),
                 at: None,
                 took,
             },

@@ -67,6 +67,13 @@ pub fn trouble(trouble: &Trouble, link: &BusLink, address: Address) -> String {
     }
 }
 
+/// Frames came that another unit signed.
+pub fn other_unit(unit: u8) -> String {
+    format!(
+        "somebody answers under another unit id than {unit}: a gateway with an id of its own? ignore_unit_id = true"
+    )
+}
+
 /// Why a bus does not open.
 pub fn not_open(link: &BusLink, error: &io::Error) -> String {
     let place = &link.carrier;

@@ -98,6 +98,15 @@ impl Target {
                     .into(),
             )),
             Some((_, kind)) if args.config.is_none() => Self::by_address(args, kind, &words[1..], count, purpose),
+            _ if args.config.is_none() && !Path::new(DEFAULT_CONFIG).exists() => {
+                let ways: Vec<&str> = WAYS.iter().map(|(name, _)| *name).collect();
+                Err(Failed::Usage(format!(
+                    "'{}' is no way to reach a device: {}; by the names of a configuration: --config FILE \
+                     ({DEFAULT_CONFIG} is not there)",
+                    words.first().map_or("", String::as_str),
+                    ways.join(", ")
+                )))
+            }
             _ => Self::by_tag(args.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)), words, purpose),
         }
     }
@@ -267,10 +276,10 @@ fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String
     lines.concat()
 }
 
-/// With this port, unless another is given.
+/// With this port, unless another is given; what is wrong with that the check says.
 pub fn endpoint(place: &str, port: u16) -> String {
     let has_port = match place.rsplit_once(':') {
-        Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
+        Some((host, _)) => !host.contains(':') || host.ends_with(']'),
         None => false,
     };
     if has_port { place.to_owned() } else { format!("{place}:{port}") }
@@ -281,7 +290,8 @@ pub fn usage<'a>(problems: impl Iterator<Item = &'a Problem>) -> Failed {
     let one = |problem: &Problem| {
         let value = problem.value.as_ref().map(|value| format!("{value}: ")).unwrap_or_default();
         let allowed = problem.allowed.as_ref().map(|allowed| format!(" (allowed: {allowed})")).unwrap_or_default();
-        format!("{value}{}{allowed}", problem.message)
+        let option = if problem.path.ends_with("response_timeout") { "--timeout " } else { "" };
+        format!("{option}{value}{}{allowed}", problem.message)
     };
     Failed::Usage(problems.map(one).collect::<Vec<_>>().join("\n"))
 }
@@ -344,6 +354,11 @@ mod tests {
             ("tcp plc holding:65530 --type float32", 9, "beyond"),
             ("serial /dev/ttyUSB0 holding:1 --line 9600", 1, "9600"),
             ("tls plc holding:1", 1, "certificates"),
+            ("rtu plc holding:1", 1, "'rtu' is no way to reach a device: tcp, serial"),
+            ("tcp plc:abc holding:1", 1, "the port is a number"),
+            ("tcp [::1]:abc holding:1", 1, "the port is a number"),
+            ("tcp plc holding:1 --timeout 0s", 1, "--timeout"),
+            ("tcp 192.168.0.300 holding:1", 1, "no IPv4 address"),
         ] {
             let text = match target(line, count) {
                 Err(Failed::Usage(text)) => text,

@@ -95,6 +95,13 @@ pub(super) fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> 
     let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
     // A pipe cannot be opened for both.
     let mut file = opened.or_else(|_| OpenOptions::new().append(true).open(path)).map_err(cannot_open)?;
+    if form == Form::Csv && !resume::has_our_columns(&mut file).map_err(cannot_open)? {
+        let text = format!(
+            "{}: this file does not begin with the columns of a receiver, so nothing is added to it",
+            path.display()
+        );
+        return Err(Failed::Usage(text));
+    }
     let cut = resume::mend(&mut file, form).map_err(cannot_open)?;
     if cut > 0 {
         eprintln!("{}: half a record at its end was cut off ({cut} bytes); it comes again", path.display());

@@ -43,7 +43,7 @@ pub(super) struct ExportArgs {
     /// csv, ndjson or parquet; without it what the name of FILE ends in, else csv
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormName>,
-    /// Write to FILE, which is there when it is whole; without it to standard output
+    /// Write to FILE, which is there when it is whole (a pipe or a device is written to); without it to standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ pub(super) fn run(dir: &Path, args: &ExportArgs) -> Result<(), Failed> {
     let selection = selection(args)?;
     let form = form(args)?;
     let summary = match &args.out {
-        None => to_stdout(dir, &selection, form)?,
+        None => to_stream(dir, &selection, form, Box::new(io::stdout()))?,
         Some(path) => to_file(dir, &selection, form, path)?,
     };
     let Some(summary) = summary else { return Ok(()) };
@@ -111,24 +111,34 @@ fn form(args: &ExportArgs) -> Result<Form, Failed> {
 }
 
 /// `None`: whoever read it has heard enough.
-fn to_stdout(dir: &Path, selection: &Selection, form: Form) -> Result<Option<Summary>, Failed> {
-    match write(dir, selection, form, Box::new(io::stdout())) {
+fn to_stream(
+    dir: &Path,
+    selection: &Selection,
+    form: Form,
+    into: Box<dyn Write + Send>,
+) -> Result<Option<Summary>, Failed> {
+    match write(dir, selection, form, into) {
         Ok(summary) => Ok(Some(summary)),
         Err(ExportError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
         Err(error) => Err(explain(error)),
     }
 }
 
-/// Under another name until it is whole.
+/// Under another name until it is whole. What is no file (a pipe, a device) is written to and never replaced; a link stays one.
 fn to_file(dir: &Path, selection: &Selection, form: Form, path: &Path) -> Result<Option<Summary>, Failed> {
     let cannot = |error: io::Error| Failed::TryAgain(format!("--out {}: {error}", path.display()));
-    let mut draft = path.as_os_str().to_owned();
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        let into = File::options().write(true).open(path).map_err(cannot)?;
+        return to_stream(dir, selection, form, Box::new(into));
+    }
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut draft = target.as_os_str().to_owned();
     draft.push(".draft");
     let draft = PathBuf::from(draft);
     let file = File::create(&draft).map_err(cannot)?;
     let written = file.try_clone().map_err(cannot).and_then(|into| {
         let summary = write(dir, selection, form, Box::new(into)).map_err(explain)?;
-        file.sync_all().and_then(|()| fs::rename(&draft, path)).map_err(cannot)?;
+        file.sync_all().and_then(|()| fs::rename(&draft, &target)).map_err(cannot)?;
         Ok(summary)
     });
     if written.is_err() {

@@ -54,12 +54,20 @@ pub fn split_host(text: &str, standard_port: u16) -> Result<(&str, u16), &'stati
     if host.is_empty() || !host.chars().all(plain) {
         return Err("the host is no name and no address");
     }
+    if is_numbers(host) && host.parse::<std::net::Ipv4Addr>().is_err() {
+        return Err("four numbers of which one is above 255, or has a 0 before it, are no IPv4 address");
+    }
     let port = match port {
         None => standard_port,
         Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().unwrap_or(0),
         Some(_) => 0,
     };
     if port == 0 { Err("the port is a number, 1 ..= 65535") } else { Ok((host, port)) }
+}
+
+/// Four labels of digits: no name is like that, so an address is meant.
+fn is_numbers(host: &str) -> bool {
+    host.split('.').count() == 4 && host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// `endpoint`, `ca_file`, `certificate`, `key` and `server_name` of modbus-tls.

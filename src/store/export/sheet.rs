@@ -39,7 +39,7 @@ impl Sheet {
         Ok(Self(match form {
             Form::Csv => {
                 let mut writer = csv::Writer::from_writer(into);
-                writer.write_record(table::COLUMNS)?;
+                writer.write_record(table::COLUMNS).map_err(plain)?;
                 Kind::Csv(Box::new(writer))
             }
             Form::Ndjson => Kind::Ndjson(BufWriter::new(into)),
@@ -50,7 +50,7 @@ impl Sheet {
     /// One record.
     pub fn write(&mut self, record: &Exported) -> io::Result<()> {
         match &mut self.0 {
-            Kind::Csv(writer) => Ok(writer.write_record(table::row(record.topic(), &object(record)?))?),
+            Kind::Csv(writer) => writer.write_record(table::row(record.topic(), &object(record)?)).map_err(plain),
             Kind::Ndjson(into) => {
                 write!(into, r#"{{"topic":{},"#, Value::from(record.topic()))?;
                 into.write_all(&payload(record)[1..])?; // never empty: it has a number
@@ -67,6 +67,14 @@ impl Sheet {
             Kind::Ndjson(mut into) => into.flush(),
             Kind::Parquet(table) => table.finish(),
         }
+    }
+}
+
+/// The error of who is written to, as it was: one who reads no more is told from a full disk by its kind.
+fn plain(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

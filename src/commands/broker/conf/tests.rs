@@ -9,7 +9,8 @@ fn included(outer: &str, inner: &str) -> Mosquitto {
     fs::create_dir(&dir).expect("a directory");
     fs::write(&conf, outer.replace("conf.d", &dir.display().to_string())).expect("written");
     fs::write(dir.join("more.conf"), inner).expect("written");
-    read(&conf, &mut Notes::default()).ok().expect("mosquitto takes it")
+    let Ok(found) = read(&conf, &mut Notes::default()) else { panic!("mosquitto takes it") };
+    found
 }
 
 #[test]

@@ -215,10 +215,7 @@ pub fn notes(device: &DeviceReport) -> Vec<String> {
         notes.push(format!("{frames} arrived damaged: look at termination, shield, line settings"));
     }
     if survey.foreign > 0 && of.talk.is_none() {
-        notes.push(format!(
-            "somebody answers under another unit id than {}: a gateway with an id of its own? ignore_unit_id = true",
-            of.unit_id
-        ));
+        notes.push(explain::other_unit(of.unit_id));
     }
     notes
 }

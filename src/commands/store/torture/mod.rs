@@ -47,7 +47,7 @@ pub(super) struct TortureArgs {
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     /// Kill so many times (20, or as often as fits into --for)
-    #[arg(long, value_name = "N", conflicts_with = "time")]
+    #[arg(long, value_name = "N", conflicts_with = "time", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
     /// Go on for so long: 10m, 12h
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]

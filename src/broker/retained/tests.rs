@@ -1,0 +1,107 @@
+//! Pages, bounds, and whose the messages are.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+fn message(topic: &str, keep: Keep) -> Arc<Message> {
+    Arc::new(Message::own(topic.into(), Bytes::from_static(b"1"), keep))
+}
+
+fn look(most: usize) -> Look<'static> {
+    Look { most, now: Instant::now(), stands: &|who, _| who.client() == "stands" }
+}
+
+fn all(retained: &Retained, filter: &str) -> Vec<String> {
+    let (mut cursor, mut found) = (retained.cursor(filter), Vec::new());
+    while retained.page(&mut cursor, &look(3), &mut found) == Rest::More {}
+    let mut topics: Vec<String> = found.iter().map(|message| message.topic.to_string()).collect();
+    topics.sort();
+    topics
+}
+
+proptest! {
+    #[test]
+    fn the_pages_together_are_what_the_plain_rule_matches(
+        topics in prop::collection::btree_set("[ab/é]{1,6}", 0..40),
+        filter in prop::sample::select(vec!["#", "+", "a/#", "a/+", "+/b/#", "a", "a/b/#", "/#", "+/+", "a+"]),
+    ) {
+        let mut retained = Retained::default();
+        for topic in &topics {
+            prop_assert_eq!(retained.put(message(topic, Keep::Every), None), Ok(()));
+        }
+        let wanted: Vec<String> = topics.iter().filter(|topic| matches(filter, topic)).cloned().collect();
+        prop_assert_eq!(all(&retained, filter), wanted);
+    }
+}
+
+#[test]
+fn what_changed_after_the_subscription_is_left_to_the_subscription() {
+    let mut retained = Retained::default();
+    for topic in ["a", "b", "c"] {
+        retained.put(message(topic, Keep::Newest), None).expect("room");
+    }
+    let (mut cursor, mut found) = (retained.cursor("#"), Vec::new());
+    retained.put(message("b", Keep::Newest), None).expect("room");
+    retained.put(message("bb", Keep::Newest), None).expect("room");
+    assert!(retained.clear("c"));
+    assert_eq!(retained.page(&mut cursor, &look(9), &mut found), Rest::Nothing);
+    assert_eq!(found.iter().map(|message| &*message.topic).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn clients_find_no_room_beyond_their_bound_and_the_gateway_always_does() {
+    let mut retained = Retained::default();
+    let large = |n: usize| {
+        let payload = Bytes::from(vec![0; 1024 * 1024]);
+        Arc::new(Message::own(format!("{n}").into(), payload, Keep::Every))
+    };
+    let kept = (0..40).take_while(|n| retained.put(large(*n), None).is_ok()).count();
+    assert_eq!(kept, 31);
+    assert_eq!(retained.put(message("tag", Keep::Newest), None), Ok(()));
+    assert_eq!(retained.put(large(0), None), Ok(()), "one in place of another of the same size");
+    assert!(retained.clear("0"));
+    assert_eq!(retained.put(large(99), None), Ok(()));
+}
+
+#[test]
+fn one_owner_leaves_room_for_others_and_what_was_on_disk_is_taken_all_the_same() {
+    let mut retained = Retained::default();
+    let large = |n: usize| Message::own(format!("{n}").into(), vec![0; 1024 * 1024].into(), Keep::Every);
+    let of = |client| Identity::anonymous(crate::config::plan::Anonymous::Read, client);
+    let clients = [of("one"), of("two")]; // both are nobody in particular
+    let more = |retained: &mut Retained, n: usize| {
+        let source = &clients[n % 2];
+        let room = retained.has_room(&large(n), Some(source));
+        room && retained.put(Arc::new(large(n)), Some(source.clone())).is_ok()
+    };
+    let kept = (0..40).take_while(|n| more(&mut retained, *n)).count();
+    assert_eq!(kept, 27, "seven eighths");
+    assert!(more(&mut retained, 1), "in place of its own");
+    assert!(retained.has_room(&large(99), None), "of others");
+    retained.put(Arc::new(large(1)), None).expect("room");
+    assert!(more(&mut retained, 50), "what somebody else has replaced is that one's");
+    assert_eq!(retained.put(Arc::new(large(51)), Some(of("one"))), Ok(()), "as it was on disk");
+    for n in 0..52 {
+        retained.clear(&n.to_string());
+    }
+    assert!(retained.owners.is_empty());
+}
+
+#[test]
+fn what_does_not_stand_any_more_is_passed_over_and_still_takes_its_room() {
+    let mut retained = Retained::default();
+    for (topic, client) in [("a", "stands"), ("b", "fell"), ("c", "stands")] {
+        let source = Identity::anonymous(crate::config::plan::Anonymous::Read, client);
+        retained.put(message(topic, Keep::Every), Some(source)).expect("room");
+    }
+    assert_eq!(all(&retained, "+"), ["a", "c"]);
+    assert_eq!((all(&retained, "b").len(), retained.client_count), (0, 3));
+    retained.put(message("b", Keep::Every), None).expect("room");
+    assert_eq!(all(&retained, "b"), ["b"], "whoever leaves it next counts");
+    for topic in ["a", "b", "c"] {
+        retained.clear(topic);
+    }
+    assert_eq!((retained.client_bytes, retained.client_count), (0, 0));
+}
