@@ -293,10 +293,10 @@ async fn an_answer_that_the_broker_refuses_or_that_is_under_way_when_the_session
     cloud.deliver("up/p/t/set", b"2");
     cloud.until("an answer under way", |cloud| cloud.on(ANSWER).len() == 1).await;
     assert_eq!(rig.stats.replies_lost.get(), 1);
-    cloud.withhold_acks(false);
     cloud.cut();
     cloud.until("the next session", |cloud| cloud.subscriptions().len() == 2).await;
     assert_eq!(rig.stats.replies_lost.get(), 2);
+    cloud.withhold_acks(false);
     cloud.deliver("up/p/t/set", b"3");
     cloud.until("an answer that arrives", |cloud| cloud.on(ANSWER).len() == 2).await;
     owed.end();
