@@ -298,14 +298,16 @@ async fn a_door_whose_port_is_taken_is_told_to_be_shut_until_it_is_open_whatever
     let put = |years| {
         let (certificate, key) = authority.server_pem("localhost", years);
         std::fs::write(authority.home.path().join("server.crt"), certificate).unwrap();
-        std::fs::write(authority.home.path().join("server.key"), key).unwrap();
+        let at = authority.home.path().join("server.key");
+        std::fs::write(&at, key).unwrap();
+        std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o600)).unwrap();
     };
     put((2020, 2036));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = Listen::Tcp(taken.local_addr().unwrap());
     let door = ListenerPlan { listen, ..door(authority.home.path(), None, Anonymous::ReadWrite) };
     let time = Arc::new(FakeTime::default());
-    let clock = Clock::new(Arc::clone(&time) as Arc<dyn TimeSource>, Boot(1), 1_800_000_000_000);
+    let clock = Clock::new(Arc::clone(&time) as Arc<dyn TimeSource>, Boot(1), 0);
     let mut broker = Running::with(Setup { doors: vec![door], clock, ..Setup::default() }).await;
     let mut told = async || {
         let notice = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.unwrap().unwrap();
