@@ -97,7 +97,7 @@ write = ["p/plc/+/set"]
 name = "net"
 type = "modbus-tcp"
 endpoint = "127.0.0.1:{plc_port}"
-response_timeout = "500ms"
+response_timeout = "2s"
 [[device]]
 name = "plc"
 bus = "net"
