@@ -229,7 +229,8 @@ def sleeper(radio, mqtt):
         ping.client_id = "sleeper-1"
         client.send_packet(ping.encode())
         until("PINGRESP", lambda: client.polling() or names.TYPE_PINGRESP in order)
-        check(f"night {night}: all of it at one wake, in order", inbox.got == sent, inbox.got)
+        # At QoS 1 a message may come twice: on a busy machine an acknowledgement takes longer than `retry`.
+        check(f"night {night}: all of it at one wake, in order", list(dict.fromkeys(inbox.got)) == sent, inbox.got)
         check(f"night {night}: PINGRESP comes once and last", order.count(names.TYPE_PINGRESP) == 1 and order[-1] == names.TYPE_PINGRESP, order)
         inbox.got.clear()
     client.send_disconnect()
