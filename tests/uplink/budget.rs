@@ -183,7 +183,9 @@ async fn a_budget_is_never_exceeded_and_what_is_kept_for_live_values_and_alarms_
 async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
     let (cloud, home) = (Cloud::start().await, tempfile::tempdir().unwrap());
     let toll = Toll::before(cloud.address).await;
-    let plan = || UplinkPlan { budgets: vec![per_day(BUDGET)], ..plan(toll.address) };
+    // Each cut uses up what the disk allowed for what was under way, some 20 kB: there must be enough for two of them.
+    let wide = 4 * BUDGET;
+    let plan = || UplinkPlan { budgets: vec![per_day(wide)], ..plan(toll.address) };
     let saved = || {
         let rows = ironbridge::store::survey(home.path()).unwrap().meters;
         rows.into_iter().rfind(|row| row.path.is_empty() && row.period == 0).unwrap().bound
@@ -205,13 +207,13 @@ async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
             plant.kill().await;
         }
         assert!(saved() >= toll.all_bytes(), "round {round}, {end}: {} saved, {} passed", saved(), toll.all_bytes());
-        assert!(saved() <= BUDGET);
+        assert!(saved() <= wide);
     }
     assert!(told.iter().filter(|told| *told == "budget_80 active").count() <= 1, "{told:?}");
     // The next day is a new one.
     let plant = Plant::start(home.path(), plan(), DAY);
     until(|| plant.stats.connected.get() == 1).await;
-    assert!(plant.stats.budgets()[0].1 < BUDGET / 2);
+    assert!(plant.stats.budgets()[0].1 < wide / 8);
     plant.close().await;
 }
 
