@@ -77,14 +77,12 @@ pub fn write_duration(duration: Duration) -> String {
     format!("{:.3}ms", duration.as_secs_f64() * 1000.0)
 }
 
-/// A size as one would write it.
+/// A size as one would write it: in the unit, binary or decimal, that makes it shortest.
 pub fn write_size(bytes: u64) -> String {
-    for (unit, factor) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= factor && bytes.is_multiple_of(factor) {
-            return format!("{}{unit}", bytes / factor);
-        }
-    }
-    format!("{bytes}B")
+    let whole = |(unit, factor): &(&str, u64)| {
+        (bytes >= *factor && bytes.is_multiple_of(*factor)).then(|| format!("{}{unit}", bytes / factor))
+    };
+    SIZES.iter().filter_map(whole).min_by_key(String::len).unwrap_or_else(|| format!("{bytes}B"))
 }
 
 #[cfg(test)]
@@ -117,6 +115,9 @@ mod tests {
         }
         for bytes in [0, 1, 1024, 512 << 20, 1 << 40] {
             assert_eq!(size(&write_size(bytes)), Some(bytes));
+        }
+        for text in ["0B", "1023B", "64KiB", "512MiB", "512MB", "5GB", "1500kB", "2TiB"] {
+            assert_eq!(size(text).map(write_size).as_deref(), Some(text));
         }
     }
 }
