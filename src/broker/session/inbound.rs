@@ -209,12 +209,13 @@ impl Inbound {
         }
     }
 
-    /// Does its packet identifier stand for another message, which an earlier connection left?
+    /// Does its packet identifier stand for another message, which an earlier connection left? What is in it says so, not DUP,
+    /// which the new message has too if its first packet got lost; DUP says it only where the content is not known any more.
     fn is_another(&self, publish: &Publish) -> bool {
         let left = self.received.get(&publish.packet_id).filter(|entry| !entry.counts);
         let left = left.filter(|entry| matches!(entry.stage, Stage::Received(_)));
-        let may_be = publish.qos == Qos::ExactlyOnce && !publish.again;
-        may_be && left.is_some_and(|left| left.content != Some(Content::of(publish)))
+        let differs = |left: &Entry| left.content.map_or(!publish.again, |content| content != Content::of(publish));
+        publish.qos == Qos::ExactlyOnce && left.is_some_and(differs)
     }
 
     /// PUBREL: the QoS 2 publish is finished on both sides.

@@ -103,15 +103,20 @@ fn under_an_identifier_of_an_earlier_connection_another_message_is_published_and
     let taken = token(&step(&mut first, publish(Qos::ExactlyOnce, 6, None, "a")));
     assert_eq!(first.settle(taken, Verdict::Owed(0)), [sent(AckKind::Pubrec, 6, 0)]);
     let carried = first.carry();
-    for same in [publish(Qos::ExactlyOnce, 6, None, "a"), with_dup(publish(Qos::ExactlyOnce, 6, None, "b"))] {
+    for same in [publish(Qos::ExactlyOnce, 6, None, "a"), with_dup(publish(Qos::ExactlyOnce, 6, None, "a"))] {
         assert_eq!(step(&mut begin(&carried), same), [sent(AckKind::Pubrec, 6, 0)]);
     }
     let restarted = [Unreleased { packet_id: 6, received: Received::Found, content: None }];
     let again = step(&mut begin(&restarted), with_dup(publish(Qos::ExactlyOnce, 6, None, "a")));
     assert!(matches!(again[..], [Action::Confirm { .. }]), "{again:?}");
-    for (carried, topic) in [(&carried[..], "b"), (&restarted[..], "a")] {
+    let lost_at_first = with_dup(publish(Qos::ExactlyOnce, 6, None, "b"));
+    for (carried, topic, other) in [
+        (&carried[..], "b", publish(Qos::ExactlyOnce, 6, None, "b")),
+        (&carried[..], "b", lost_at_first),
+        (&restarted[..], "a", publish(Qos::ExactlyOnce, 6, None, "a")),
+    ] {
         let mut resumed = begin(carried);
-        let another = step(&mut resumed, publish(Qos::ExactlyOnce, 6, None, topic));
+        let another = step(&mut resumed, other);
         let [Action::Disown { packet_id: 6 }, published @ Action::Publish { .. }] = &another[..] else {
             panic!("the old one is over, and not {another:?}")
         };
