@@ -190,11 +190,13 @@ struct Journal {
     certain: i64,
     unfinished: Vec<UnfinishedEntry>,
     patience: Patience,
+    /// Something failed, and nothing was written since.
+    failing: bool,
 }
 
 fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
     let (certain, unfinished, patience) = (i64::MAX, Vec::new(), Patience::default());
-    let mut journal = Journal { path, connection: None, certain, unfinished, patience };
+    let mut journal = Journal { path, connection: None, certain, unfinished, patience, failing: false };
     let _ = journal.attempt(|journal| journal.connection().map(drop)); // it has been told
     while let Some(request) = inbox.blocking_recv() {
         // The asker may be gone: what was written stays written.
@@ -233,13 +235,22 @@ impl Journal {
         };
         if let Err(fault) = &outcome {
             self.connection = None;
-            tracing::error!(error = %fault, "command journal failed");
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(error = %fault, "command journal failed; commands are refused until it works again");
+            }
         }
         outcome
     }
 
     fn is_lost(&mut self, fault: &Fault) -> bool {
         fault.is_damage() || (matches!(fault, Fault::Refused(_)) && self.patience.refused(Instant::now()))
+    }
+
+    /// Something was written.
+    fn works(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("command journal works again");
+        }
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Fault> {
@@ -305,6 +316,7 @@ impl Journal {
         work.execute("DELETE FROM entry WHERE id <= ?1", [id - ENTRIES_MAX])?;
         work.commit()?;
         self.certain = id;
+        self.works();
         Ok(Begun::New(EntryId(id)))
     }
 
@@ -314,6 +326,7 @@ impl Journal {
             Key::Forgotten => "UPDATE entry SET result = ?2, key = NULL WHERE id = ?1",
         };
         self.connection()?.execute(sql, params![id.0, result])?;
+        self.works();
         Ok(())
     }
 }
