@@ -17,7 +17,7 @@ use std::time::Instant;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::database::{self, Layout};
+use super::database::{self, Layout, PAGE};
 use super::directory::Directory;
 use super::fault::Fault;
 use super::image;
@@ -38,6 +38,8 @@ const BY_TIME: &str = "CREATE INDEX IF NOT EXISTS entry_at ON entry (at)";
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
 /// Entries kept; the oldest go first.
 pub const ENTRIES_MAX: i64 = 100_000;
+/// Bytes of the file that entries fill; the oldest go first.
+pub const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Requests that may wait for the thread.
 const REQUESTS_WAITING_MAX: usize = 64;
 
@@ -125,8 +127,9 @@ pub struct CommandJournal {
 }
 
 impl CommandJournal {
-    /// Opens the journal, or makes it. A damaged file, whenever that is found, is set aside in `quarantine/` beside it and a new
-    /// one begun; what stood in it is then forgotten. Where nothing can be written, commands are refused until that changes.
+    /// Opens the journal, or makes it. A damaged file, whenever that is found, is set aside in `quarantine/` beside it (in place
+    /// of an older one) and a new one begun; what stood in it is then forgotten. Where nothing can be written, commands are
+    /// refused until that changes.
     pub fn open(path: &Path) -> Self {
         let (requests, inbox) = mpsc::channel(REQUESTS_WAITING_MAX);
         let path = path.to_path_buf();
@@ -286,7 +289,7 @@ impl Journal {
         else {
             return Err(Fault::Unavailable("the journal has no file name".into()));
         };
-        let aside = Directory::at(home).set_aside(name)?;
+        let aside = Directory::at(home).set_aside_alone(name)?;
         self.patience = Patience::default();
         tracing::error!(error = %fault, aside = %aside.display(), "command journal damaged and set aside; a new one begins");
         Ok(())
@@ -314,6 +317,8 @@ impl Journal {
             work.execute(old, params![now - REMEMBERED_MS, id])?;
         }
         work.execute("DELETE FROM entry WHERE id <= ?1", [id - ENTRIES_MAX])?;
+        let oldest = "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id < ?1 ORDER BY id LIMIT 16)";
+        while bytes(&work)? > BYTES_MAX && work.execute(oldest, [id])? > 0 {}
         work.commit()?;
         self.certain = id;
         self.works();
@@ -329,6 +334,12 @@ impl Journal {
         self.works();
         Ok(())
     }
+}
+
+/// What of the file is in use.
+fn bytes(connection: &Connection) -> Result<u64, Fault> {
+    let pages = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    Ok((pages("page_count")? - pages("freelist_count")?).unsigned_abs() * PAGE)
 }
 
 /// The ids of a new file begin above `used`.

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ironbridge::disk::journal::{Begun, CommandJournal, Entry, EntryId, Recalled};
+use ironbridge::disk::journal::{BYTES_MAX, Begun, CommandJournal, Entry, EntryId, Recalled};
 
 const NOON: i64 = 1_795_204_800_000;
 
@@ -159,7 +159,7 @@ fn garble(path: &Path, name: &str) {
 }
 
 #[tokio::test]
-async fn damage_behind_the_first_page_heals_when_it_is_found() {
+async fn damage_behind_the_first_page_heals_when_it_is_found_and_only_the_last_damaged_file_is_kept() {
     let home = tempfile::tempdir().expect("a directory");
     let path = home.path().join("commands.db");
     // Found when it is opened, when a command is looked for, when one is written.
@@ -172,10 +172,9 @@ async fn damage_behind_the_first_page_heals_when_it_is_found() {
         new(&journal, entry(Some("after"), Some(NOON))).await;
         assert_eq!(journal.recall("before".to_owned(), Some(NOON)).await.expect("read"), Recalled::Unknown, "{part}");
         end(journal, &path).await;
-        let aside = home.path().join("quarantine");
-        assert!(aside.join("commands.db").exists(), "{part}");
         std::fs::remove_file(&path).expect("removed");
-        std::fs::remove_dir_all(aside).expect("removed");
+        let aside: Vec<_> = std::fs::read_dir(home.path().join("quarantine")).expect("there").flatten().collect();
+        assert_eq!(aside.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["commands.db"], "{part}");
     }
 }
 
@@ -193,6 +192,24 @@ async fn a_command_under_way_when_damage_is_found_does_not_end_another_one() {
     assert!(home.path().join("quarantine/commands.db").exists() && next.0 > under_way.0);
     journal.close(under_way, b"done".to_vec()).await.expect("forgotten");
     assert_eq!(journal.recall("next".to_owned(), Some(NOON)).await.expect("read"), Recalled::UnderWay);
+}
+
+#[tokio::test]
+async fn large_entries_make_the_oldest_go_before_they_are_many() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    let large = vec![b'1'; 1 << 20];
+    let count = BYTES_MAX / (1 << 20) + 8;
+    for n in 0..count {
+        let id = new(&journal, Entry { payload: large.clone(), ..entry(Some(&n.to_string()), Some(NOON)) }).await;
+        journal.close(id, b"done".to_vec()).await.expect("written");
+    }
+    assert_eq!(journal.recall("0".to_owned(), Some(NOON)).await.expect("read"), Recalled::Unknown);
+    let newest = (count - 1).to_string();
+    assert_eq!(journal.recall(newest, Some(NOON)).await.expect("read"), Recalled::Ended(b"done".to_vec()));
+    end(journal, &path).await;
+    assert!(std::fs::metadata(&path).expect("there").len() <= BYTES_MAX + (4 << 20));
 }
 
 #[tokio::test]
