@@ -76,16 +76,17 @@ fn write_bill(out: &mut String, bill: &Bill, seen: Option<&Seen>) {
     }
     let (way, fits) = recommended(bill);
     let verdict = match fits {
-        Fits::Always if bill.whole.rows[0].budgets.is_empty() && bill.paths.is_empty() => "the fewest bytes",
-        Fits::Always => "the fewest bytes, and it stays within every budget",
-        Fits::WhenQuiet => "the fewest bytes; it stays within the budgets only while little changes (deadbands help)",
+        Fits::Always if bill.whole.rows[0].budgets.is_empty() && bill.paths.is_empty() => "",
+        Fits::Always => ", and it stays within every budget",
+        Fits::WhenQuiet => "; it stays within the budgets only while little changes (deadbands help)",
         Fits::Never => {
-            "the fewest bytes, but no format stays within the budgets: raise them, poll less often, set deadbands, or \
-             give fewer classes to this uplink"
+            ", but none of these formats stays within the budgets: raise them, poll less often, set deadbands, or give \
+             fewer classes to this uplink"
         }
     };
     let same = if way == bill.way { " (as configured)" } else { "" };
-    let _ = writeln!(out, "  recommended: {}{same}: {verdict}", way.as_str());
+    let among = if bill.way == Way::Sparkplug { "" } else { " without a Sparkplug host" };
+    let _ = writeln!(out, "  recommended: {}{same}: the fewest bytes{among}{verdict}", way.as_str());
 }
 
 fn write_course(out: &mut String, bill: &Bill, course: &Course) {
