@@ -86,6 +86,7 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
         guard: found.as_ref().map(|found| found.model),
         value: &value,
         deadline: clock.now().after(DEADLINE),
+        switches: None,
     };
     let done = carry_out(wires.driver(&target, wanted).await?, &clock, order).await;
     tell(&args, (tag, wanted), (old.as_ref(), &value), &done.outcome)

@@ -1,7 +1,7 @@
 //! One command to a device: check, write, read back, say how it ended.
 //!
-//! Fed by the router through the bus's small queue; taken by the bus before the next poll. Promises: the deadline is
-//! looked at just before the wire; a write that may have arrived goes out once, unless the tag's `write.retry` says that
+//! Fed by the router through the bus's small queue; taken by the bus before the next poll. Promises: the deadline, and who
+//! is to be left alone, are looked at just before the wire; a write that may have arrived goes out once, unless the tag's `write.retry` says that
 //! twice does no harm; `done` means that the device confirmed it and, with `verify`, that it holds what was written. Between
 //! the read and the write of some bits nothing else is on the bus: it is one task.
 
@@ -18,6 +18,7 @@ use super::modbus::write::{Intent, Write, intend, read_back};
 use super::outcome::{BUSY_MAX, BUSY_WAIT};
 use super::sunspec::chain::Model;
 use super::sunspec::guarded;
+use super::switches::Switches;
 use super::tags::exponent;
 use crate::config::plan::{Plan, TagPlan, Verify};
 use crate::flow::clock::Clock;
@@ -117,6 +118,8 @@ pub struct Order<'a> {
     pub value: &'a Value,
     /// Not to be sent after this.
     pub deadline: Stamp,
+    /// Whom a person wants left alone, on the whole bus; `None` where nobody can say so.
+    pub switches: Option<&'a Switches>,
 }
 
 /// How a step before the end can end.
@@ -150,7 +153,7 @@ async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result
             return Err(trouble.into());
         }
     }
-    in_time(clock, order)?;
+    still_wanted(driver, clock, order)?;
     if order.scale_from.is_some() {
         present(driver, order).await?; // or what follows is no scale factor
     }
@@ -184,8 +187,17 @@ async fn present(driver: &mut Driver, order: Order<'_>) -> Result<(), Stop> {
     }
 }
 
-fn in_time(clock: &Clock, order: Order<'_>) -> Result<(), Stop> {
-    if clock.now() > order.deadline { Err(Stop::Refused(Refusal::Expired)) } else { Ok(()) }
+/// It is not too late, and nobody whom the write would reach is to be left alone: of a broadcast that is the whole line.
+fn still_wanted(driver: &Driver, clock: &Clock, order: Order<'_>) -> Result<(), Stop> {
+    let everybody = driver.broadcasts(order.unit);
+    let holds = |all: &Switches| if everybody { all.hold_any() } else { all.holds(order.tag.device) };
+    if order.switches.is_some_and(holds) {
+        Err(Stop::Refused(Refusal::Paused))
+    } else if clock.now() > order.deadline {
+        Err(Stop::Refused(Refusal::Expired))
+    } else {
+        Ok(())
+    }
 }
 
 /// The scale factor as the device has it now. A value that cannot be expressed without it is out of range.
@@ -246,6 +258,7 @@ async fn once(
     intent: &Intent,
     instead: Option<Write>,
 ) -> Result<(Write, Result<(), Trouble>), Stop> {
+    still_wanted(driver, clock, order)?; // this may be a repetition
     let (table, start, count) = intent.extent();
     let write = match instead {
         Some(write) => write,
@@ -263,7 +276,7 @@ async fn once(
     }
     present(driver, order).await?;
     driver.settle(order.unit).await?;
-    in_time(clock, order)?;
+    still_wanted(driver, clock, order)?;
     let sent = driver.write(order.unit, &write).await;
     Ok((write, sent))
 }

@@ -271,8 +271,9 @@ impl Lane {
         let scale_from = tag.scale_from.and_then(|ix| plan.tag(ix));
         let done = match self.settled(seat, tag, scale_from).await {
             Ok(Settled { tag, scale_from, guard }) => {
-                let (value, deadline) = (&command.value, command.deadline);
-                let order = Order { tag: &tag, scale_from: scale_from.as_deref(), unit, guard, value, deadline };
+                let (value, deadline, switches) = (&command.value, command.deadline, Some(&*self.envoy.switches));
+                let scale_from = scale_from.as_deref();
+                let order = Order { tag: &tag, scale_from, unit, guard, value, deadline, switches };
                 carry_out(&mut self.driver, &self.envoy.clock, order).await
             }
             Err(done) => done,

@@ -6,7 +6,7 @@
 //! the bus's ([`super::pauses`]): each of its lives looks there whom it is to leave alone.
 //!
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
-//! hands in it. It is a device of the configuration: another one with its unit id has a pause of its own, as it has its own
+//! hands in it. So is a broadcast, which would reach it, too. It is a device of the configuration: another one with its unit id has a pause of its own, as it has its own
 //! place on the page and its own rights (`operate`).
 
 use std::collections::BTreeMap;
@@ -97,6 +97,16 @@ impl Switches {
         }
         self.pauses.tell();
         Ok(())
+    }
+
+    /// Is this device to be left alone, whether its bus has taken note yet or not?
+    pub(super) fn holds(&self, device: DeviceIx) -> bool {
+        self.devices().get(&device).is_some_and(|wishes| self.pauses.holds(&wishes.name))
+    }
+
+    /// Is any device of the bus?
+    pub(super) fn hold_any(&self) -> bool {
+        self.devices().values().any(|wishes| self.pauses.holds(&wishes.name))
     }
 
     /// Told of every change, also of what is asked of other buses.

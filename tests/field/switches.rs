@@ -5,12 +5,13 @@ use crate::rig;
 
 use std::time::Duration;
 
+use ironbridge::config::plan::Verify;
 use ironbridge::flow::hub::Standing;
 use ironbridge::flow::operate::Operation;
 use ironbridge::model::command::{Outcome, Refusal};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::sample::Sample;
-use ironbridge::model::tag::{DataType, DeviceIx, Table, TagIx};
+use ironbridge::model::tag::{Access, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::value::Value;
 use plc::{Framing, Plc};
 use rig::{Rig, good};
@@ -58,6 +59,27 @@ async fn a_paused_device_is_not_asked_anything_its_tags_say_why_and_its_neighbou
     assert!((99..=101).contains(&neighbour), "{neighbour}");
     assert_eq!(rig.command(TagIx(0), Value::Uint(7)).await, Outcome::Refused(Refusal::Paused));
     assert_eq!(asked_of(&plc, 1), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_would_reach_a_paused_device_too_and_is_refused_until_it_is_resumed() {
+    let mut plan = rig::plan(rig::link(Framing::Rtu));
+    rig::device(&mut plan, 1);
+    rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    rig::device(&mut plan, 0);
+    let all = rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    plan.tags[1].access = Access::Write;
+    plan.tags[1].write.verify = Verify::TrustReply;
+    let plc = Plc::new(Framing::Rtu);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    rig.sample(TagIx(0), good).await;
+    ask(&rig, Operation::Pause);
+    rig.sample(TagIx(0), paused).await;
+    assert_eq!(rig.command(all, Value::Uint(1)).await, Outcome::Refused(Refusal::Paused));
+    assert_eq!(asked_of(&plc, 0), 0);
+    ask(&rig, Operation::Resume);
+    assert_eq!(rig.command(all, Value::Uint(1)).await, Outcome::Done { read_back: None });
+    assert_eq!(asked_of(&plc, 0), 1);
 }
 
 #[tokio::test(start_paused = true)]
