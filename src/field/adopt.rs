@@ -181,7 +181,7 @@ impl Lane {
         self.envoy.switches.adopt(&plan, own, kept);
         self.envoy.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.envoy.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
-        self.show_cut(kept).await;
+        self.show_connection(kept).await;
     }
 
     /// The schedule, and what the polls had shown.
@@ -209,12 +209,16 @@ impl Lane {
         device.whole_again = now + device.learned.wait();
     }
 
-    /// New devices of a bus without a connection are as badly off as the others.
-    async fn show_cut(&mut self, kept: &[DeviceIx]) {
-        let at = self.envoy.clock.now();
-        for place in 0..self.envoy.roster.devices.len() {
-            if self.envoy.cut && !kept.contains(&self.envoy.roster.devices[place].ix) {
-                self.envoy.cut_off(Seat(place), at).await;
+    /// New devices of a bus without a connection are as badly off as the others; behind one that is open they are asked.
+    async fn show_connection(&mut self, kept: &[DeviceIx]) {
+        if self.driver.is_open() {
+            self.envoy.connected();
+        } else if self.envoy.cut {
+            let at = self.envoy.clock.now();
+            for place in 0..self.envoy.roster.devices.len() {
+                if !kept.contains(&self.envoy.roster.devices[place].ix) {
+                    self.envoy.cut_off(Seat(place), at).await;
+                }
             }
         }
         self.envoy.report();

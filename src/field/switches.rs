@@ -184,6 +184,9 @@ impl Lane {
             (true, false) => {
                 self.envoy.resume(seat);
                 self.poll_now(seat);
+                if self.driver.is_open() {
+                    self.envoy.connected();
+                }
             }
             (false, false) if asked.poll() || asked.reset() => self.poll_now(seat),
             (false, false) => {}
