@@ -36,6 +36,11 @@ const VERIFY_AGAIN: Duration = Duration::from_millis(100);
 /// The device does not know the function, and has done nothing (Application Protocol 1.1b3, section 7).
 const ILLEGAL_FUNCTION: u8 = 1;
 
+/// It is the gateway in between that says so: the unit behind it is silent (section 7).
+pub(super) const fn is_of_gateway(exception: u8) -> bool {
+    matches!(exception, 10 | 11)
+}
+
 /// A command on its way to its bus.
 #[derive(Debug)]
 pub struct FieldCommand {
@@ -92,6 +97,7 @@ impl Done {
 
     fn of_trouble(trouble: &Trouble) -> Self {
         match trouble {
+            Trouble::Exception(code) if is_of_gateway(*code) => Self::failed(Failure::Exception(*code), Contact::Silent),
             Trouble::Exception(code) => Self::failed(Failure::Exception(*code), Contact::Answered),
             Trouble::Timeout => Self::failed(Failure::Timeout, Contact::Silent),
             Trouble::Protocol => Self::failed(Failure::Protocol, Contact::Silent),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::field::display;
 use tracing::{debug, info};
 
-use super::command::{Contact, FieldCommand, Order, carry_out};
+use super::command::{Contact, FieldCommand, Order, carry_out, is_of_gateway};
 use super::devices::{Ending, Seat};
 use super::lane::Lane;
 use super::memory::Boundary;
@@ -127,8 +127,8 @@ impl Lane {
 
     async fn exception(&mut self, ix: PollIx, code: u8, begun: Instant, at: Stamp) {
         let seat = self.envoy.roster.polls[ix].seat;
-        // 10 and 11: the gateway in between says that the unit behind it is silent. It has waited for it as we would have.
-        if matches!(code, 10 | 11) {
+        // It has waited for the unit as we would have.
+        if is_of_gateway(code) {
             return self.failed(ix, Cause::Timeout, begun).await;
         }
         self.envoy.roster.devices[seat.0].count(Ending::Exception(at, code));

@@ -6,6 +6,7 @@ use crate::rig;
 use std::time::Duration;
 
 use ironbridge::config::plan::{BusLink, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction};
+use ironbridge::flow::hub::Standing;
 use ironbridge::model::command::{Failure, Outcome, Refusal};
 use ironbridge::model::registers::BitField;
 use ironbridge::model::tag::{Access, Address, DataType, Order, Table, TagIx};
@@ -157,6 +158,17 @@ async fn a_dead_device_is_tried_once_and_a_missing_connection_not_at_all() {
     rig.collect(SECOND).await;
     assert_eq!(rig.command(SPEED, Value::Int(1)).await, failed(Failure::Transport));
     assert!(writes(&plc).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_gateway_says_of_a_dead_unit_behind_it_does_not_make_the_unit_answer() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    plc.plan(|_| Fault::Exception(11));
+    rig.collect(10 * SECOND).await;
+    assert_eq!(rig.reports().await[&0].standing, Standing::Down);
+    assert_eq!(rig.command(SPEED, Value::Int(1)).await, failed(Failure::Exception(11)));
+    rig.collect(20 * SECOND).await;
+    assert!(rig.reports().await.get(&0).is_none_or(|report| report.standing == Standing::Down));
 }
 
 #[tokio::test(start_paused = true)]
