@@ -327,6 +327,11 @@ impl Roster {
         self.devices[seat.0].polls.push(twin);
     }
 
+    /// A poll reads this from now on.
+    pub fn replace(&mut self, ix: PollIx, block: Block, plan: &Plan, tags: &Tags) {
+        self.polls[ix] = Poll::new(self.polls[ix].seat, plan, block, tags);
+    }
+
     /// The poll that reads a tag.
     pub fn poll_with(&self, tag: TagIx) -> Option<PollIx> {
         self.polls.iter().position(|poll| poll.block.tags.contains(&tag))

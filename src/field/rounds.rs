@@ -109,8 +109,8 @@ impl Lane {
     async fn try_whole(&mut self, seat: Seat) {
         let device = &self.envoy.roster.devices[seat.0];
         let boundaries = device.learned.boundaries();
-        let splits = |block: &Block| split_at(vec![block.clone()], boundaries, &self.envoy.plan).len() > 1;
-        let Some(block) = self.whole(seat).into_iter().find(splits) else {
+        let broken = |block: &Block| split_at(vec![block.clone()], boundaries, &self.envoy.plan) != [block.clone()];
+        let Some(block) = self.whole(seat).into_iter().find(broken) else {
             // They are between blocks anyway, since the reads were planned anew.
             let (name, map) = (device.name.clone(), device.map);
             self.envoy.roster.devices[seat.0].learned = Learned::default();
