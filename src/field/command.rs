@@ -35,6 +35,10 @@ const VERIFY_AGAIN: Duration = Duration::from_millis(100);
 
 /// The device does not know the function, and has done nothing (Application Protocol 1.1b3, section 7).
 const ILLEGAL_FUNCTION: u8 = 1;
+/// The device has accepted the request, and will take long over it.
+const ACKNOWLEDGE: u8 = 5;
+/// The device is at work on something else, and has not taken the request: later.
+const DEVICE_BUSY: u8 = 6;
 
 /// It is the gateway in between that says so: the unit behind it is silent (section 7).
 pub(super) const fn is_of_gateway(exception: u8) -> bool {
@@ -174,11 +178,29 @@ async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result
         driver.broadcast(&write).await?;
         return Ok(Done { outcome: Outcome::Done { read_back: None }, contact: Contact::None });
     }
-    send(driver, clock, order, &intent).await?;
+    let taken = send(driver, clock, order, &intent).await?;
     if order.tag.write.verify == Verify::TrustReply {
-        return Ok(Done { outcome: Outcome::Done { read_back: None }, contact: Contact::Answered });
+        let outcome = match taken {
+            Taken::Over => Outcome::Done { read_back: None },
+            Taken::In => in_doubt(None),
+        };
+        return Ok(Done { outcome, contact: Contact::Answered });
     }
-    Ok(verify(driver, order, &intent, factor).await?)
+    Ok(verify(driver, order, &intent, (factor, taken)).await?)
+}
+
+/// What a device says of a write that it does not refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It is done.
+    Over,
+    /// It is begun, and takes long.
+    In,
+}
+
+/// It was begun, and nobody can say that it was done.
+fn in_doubt(read_back: Option<Value>) -> Outcome {
+    Outcome::Failed { reason: Failure::Timeout, read_back }
 }
 
 fn intent_of(order: Order<'_>, factor: Factor) -> Result<Intent, Stop> {
@@ -216,9 +238,9 @@ async fn factor(driver: &mut Driver, order: Order<'_>) -> Result<Factor, Stop> {
     exponent.map(Factor::Known).ok_or(Stop::Refused(Refusal::Range))
 }
 
-/// Sends the write until it is confirmed, or until it must not be sent again.
-async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Intent) -> Result<(), Stop> {
-    let (mut retries, mut instead, mut reopened) = (order.tag.write.retries, None, false);
+/// Sends the write until the device has taken it, or until it must not be sent again.
+async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Intent) -> Result<Taken, Stop> {
+    let (mut retries, mut busy, mut instead, mut reopened) = (order.tag.write.retries, 0, None, false);
     let mut earlier: Option<Trouble> = None;
     loop {
         let sent = once(driver, clock, order, intent, instead.take()).await;
@@ -228,8 +250,14 @@ async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Int
             instead = Some(other);
             continue;
         }
+        if matches!(sent, Ok((_, Err(Trouble::Exception(DEVICE_BUSY))))) && busy < BUSY_MAX {
+            busy += 1;
+            sleep(BUSY_WAIT).await;
+            continue;
+        }
         let trouble = match (sent, earlier.take()) {
-            (Ok((_, Ok(()))), _) => return Ok(()),
+            (Ok((_, Ok(()))), _) => return Ok(Taken::Over),
+            (Ok((_, Err(Trouble::Exception(ACKNOWLEDGE)))), _) => return Ok(Taken::In),
             (Ok((_, Err(trouble))) | Err(Stop::Trouble(trouble)), None) => trouble,
             // An earlier attempt may have arrived: that is what the sender must know, also when this one is refused.
             (Ok((_, Err(Trouble::Lost { .. } | Trouble::Exception(_)))) | Err(_), Some(before)) => {
@@ -287,20 +315,35 @@ async fn once(
     Ok((write, sent))
 }
 
-async fn verify(driver: &mut Driver, order: Order<'_>, intent: &Intent, factor: Factor) -> Result<Done, Trouble> {
+async fn verify(
+    driver: &mut Driver,
+    order: Order<'_>,
+    intent: &Intent,
+    (factor, taken): (Factor, Taken),
+) -> Result<Done, Trouble> {
+    let (looks, wait) = match taken {
+        Taken::Over => (1, VERIFY_AGAIN),
+        Taken::In => (BUSY_MAX, BUSY_WAIT),
+    };
     let mut reading = held(driver, order, intent).await?;
-    if reading.as_ref().is_some_and(|reading| !intent.holds(reading)) {
-        sleep(VERIFY_AGAIN).await;
+    for _ in 0..looks {
+        if reading.as_ref().is_none_or(|reading| intent.holds(reading)) {
+            break;
+        }
+        sleep(wait).await;
         reading = held(driver, order, intent).await?;
     }
     let is_there = reading.as_ref().is_some_and(|reading| intent.holds(reading));
     let read_back = reading.and_then(|reading| read_back(order.tag, factor, &reading));
-    let outcome =
-        if is_there { Outcome::Done { read_back } } else { Outcome::Failed { reason: Failure::Verify, read_back } };
+    let outcome = match taken {
+        _ if is_there => Outcome::Done { read_back },
+        Taken::Over => Outcome::Failed { reason: Failure::Verify, read_back },
+        Taken::In => in_doubt(read_back),
+    };
     Ok(Done { outcome, contact: Contact::Answered })
 }
 
-/// What the device holds after a write that it has confirmed. `None`: it does not say. Its exception is one to the reading
+/// What the device holds after a write that it has taken. `None`: it does not say. Its exception is one to the reading
 /// then, and "refused" would have the sender write a second time. Busy with storing it is asked again like by a poll.
 async fn held(driver: &mut Driver, order: Order<'_>, intent: &Intent) -> Result<Option<Reading>, Trouble> {
     let (table, start, count) = intent.extent();

@@ -172,6 +172,38 @@ async fn what_a_gateway_says_of_a_dead_unit_behind_it_does_not_make_the_unit_ans
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_that_is_busy_is_written_again_in_a_moment_and_not_for_ever() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    rig.collect(SECOND / 2).await;
+    plc.next([Fault::Exception(6), Fault::Exception(6)]);
+    assert_eq!(rig.command(SPEED, Value::Int(1)).await, done(Value::Float(1.0)));
+    assert_eq!(writes(&plc).len(), 3);
+    plc.plan(|seen| if seen.function() == 6 { Fault::Exception(6) } else { Fault::None });
+    assert_eq!(rig.command(SPEED, Value::Int(2)).await, failed(Failure::Exception(6)));
+    assert_eq!(writes(&plc).len(), 3 + 4);
+    let late = rig.command_within(SPEED, Value::Int(2), 300 * MS).await;
+    assert_eq!(late.await.expect("answered"), Outcome::Refused(Refusal::Expired), "it was never taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_takes_the_device_long_is_done_when_it_is_there_and_else_in_doubt() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    rig.collect(SECOND / 2).await;
+    plc.plan(|seen| if seen.function() == 6 { Fault::Exception(5) } else { Fault::None });
+    let slow = plc.clone();
+    let stores = async move {
+        tokio::time::sleep(500 * MS).await;
+        slow.set(0, &[42]);
+    };
+    let (outcome, ()) = tokio::join!(rig.command(SPEED, Value::Float(4.2)), stores);
+    assert_eq!(outcome, done(Value::Float(4.2)));
+    let outcome = rig.command(SPEED, Value::Float(1.0)).await;
+    assert_eq!(outcome, Outcome::Failed { reason: Failure::Timeout, read_back: Some(Value::Float(4.2)) });
+    assert_eq!(rig.command(TRUSTED, Value::Int(7)).await, failed(Failure::Timeout), "nobody looks whether it is there");
+    assert_eq!(writes(&plc).len(), 3, "none is sent a second time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_deadline_is_looked_at_just_before_the_wire() {
     let (plc, mut rig) = bench(Framing::Rtu);
     rig.collect(SECOND / 2).await;
