@@ -211,7 +211,7 @@ impl Poll {
 }
 
 impl Poll {
-    /// What its readings had shown before its bus went on with other devices.
+    /// What its readings had shown before its bus went on with other devices, or with other reads.
     pub fn go_on(&mut self, before: &Self) {
         self.known_good = before.known_good;
         self.busy = before.busy;

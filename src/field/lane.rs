@@ -53,7 +53,7 @@ pub(super) struct Lane {
     /// The devices behind it.
     pub(super) envoy: Envoy,
     stop: Stop,
-    keep: Keep,
+    pub(super) keep: Keep,
     commands: mpsc::Receiver<FieldCommand>,
     waiting: Option<FieldCommand>,
     commands_in_a_row: u8,
