@@ -101,7 +101,9 @@ impl Done {
 
     fn of_trouble(trouble: &Trouble) -> Self {
         match trouble {
-            Trouble::Exception(code) if is_of_gateway(*code) => Self::failed(Failure::Exception(*code), Contact::Silent),
+            Trouble::Exception(code) if is_of_gateway(*code) => {
+                Self::failed(Failure::Exception(*code), Contact::Silent)
+            }
             Trouble::Exception(code) => Self::failed(Failure::Exception(*code), Contact::Answered),
             Trouble::Timeout => Self::failed(Failure::Timeout, Contact::Silent),
             Trouble::Protocol => Self::failed(Failure::Protocol, Contact::Silent),

@@ -84,8 +84,8 @@ mod tests {
     fn a_command_may_bring_a_limit_as_it_was_written_and_as_it_is_read_back() {
         let address = Address { table: Table::Holding, start: 0, bit: None };
         let mut tag = TagPlan::plain("t", DeviceIx(0), address, DataType::Float32);
-        for limit in [10.1, 0.7, -0.3] {
-            let read = f64::from(limit as f32);
+        for (limit, read) in [(10.1, 10.1f32), (0.7, 0.7), (-0.3, -0.3)] {
+            let read = f64::from(read);
             tag.write.limits = Limits { min: None, max: Some(limit) };
             assert!(of_writes(&tag).contain(limit) && of_writes(&tag).contain(read), "at most {limit}");
             assert!(!of_writes(&tag).contain(limit + 1e-3));

@@ -240,7 +240,11 @@ async fn a_neighbour_whose_block_is_whole_again_does_not_break_up_those_of_a_plc
     plc.forget_seen();
     rig.collect(10 * SECOND).await;
     for unit in [1, 2] {
-        assert_eq!(plc.seen().iter().filter(|seen| seen.unit == unit).count(), 10, "unit {unit}: one read for all five");
+        assert_eq!(
+            plc.seen().iter().filter(|seen| seen.unit == unit).count(),
+            10,
+            "unit {unit}: one read for all five"
+        );
     }
 }
 
