@@ -47,7 +47,7 @@ pub use hash::{BadHash, NotHashed, check_hash, hash};
 pub use identity::{Identity, Who};
 pub use seal::Seal;
 use users::Users;
-pub use users::check_name;
+pub use users::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
 
 /// Who holds a session, and need not be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
