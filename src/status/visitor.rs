@@ -57,7 +57,7 @@ pub(super) async fn identify(lobby: &Lobby, parts: &Parts) -> Result<Identity, R
     let arriving = Arriving { door: lobby.plan.anonymous, client: CLIENT, from: Some(From::of(parts).address()) };
     let user = login.as_ref().map(|(user, _)| user.as_str());
     let password = login.as_ref().map(|(_, password)| password.as_slice());
-    lobby.access.admit(arriving, Credentials { user, password, certificate: None, sensor: None }).await
+    lobby.access.admit_request(arriving, Credentials { user, password, certificate: None, sensor: None }).await
 }
 
 /// What a visitor is told who is not let in.
