@@ -110,7 +110,7 @@ impl Shared {
         if !self.access.is_admitted(&newcomer.identity) {
             return Attempt::Refused(NOT_AUTHORIZED);
         }
-        newcomer.will = newcomer.will.take().and_then(|will| self.judged(&newcomer.identity, will));
+        newcomer.will = newcomer.will.take().and_then(|will| self.judged(will));
         // It may have a session in the file that could not be read yet; begun anew, all it is owed there would be lost.
         if newcomer.expiry > 0 && !self.disk.is_known() {
             return Attempt::Refused(UNAVAILABLE);
@@ -252,7 +252,9 @@ impl Shared {
         self.count(core);
     }
 
+    /// Judged again: whose topic it is may be another since it was left.
     pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
+        let Some(will) = self.judged(will) else { return };
         let (message, retain, source) = will.publish(now);
         self.forward_alone(&message, retain);
         // Nobody waits for its commit: whoever left it has gone.
