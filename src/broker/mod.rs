@@ -241,6 +241,7 @@ fn tell_of_room(notices: &Notices, client: &str, room: core::Room) {
             tracing::info!(client, "room again for what a session is owed");
             notices.tell(notice(event, Phase::Cleared, client, "there is room again".to_owned()));
         }
+        core::Room::Ended => notices.tell(notice(event, Phase::Cleared, client, "its session has ended".to_owned())),
     }
 }
 

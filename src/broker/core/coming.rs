@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -83,6 +84,13 @@ enum Attempt {
 }
 
 impl Shared {
+    /// An id for a client that brought none.
+    pub(in crate::broker) fn assign_id(&self) -> String {
+        let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
+        let (a, b, c) = (first >> 32, (first >> 16) & 0xFFFF, first & 0xFFFF);
+        format!("auto-{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (second >> 48) & 0xFFFF, second & 0xFFFF_FFFF_FFFF)
+    }
+
     /// Takes a client in; whoever has the same id must go. The error is CONNACK's reason. Cancelled, nobody has entered.
     pub(in crate::broker) async fn enter(&self, mut newcomer: Newcomer) -> Result<Box<Entered>, u8> {
         let deadline = Instant::now() + HANDOVER_MAX;
@@ -240,6 +248,7 @@ impl Shared {
             let (owed, _) = durable.tally.now();
             self.stats.dropped_ended.add(owed);
             durable.tally.clear();
+            core.ended_full.extend(durable.full.then(|| Arc::clone(&client.id)));
         }
         let mut wills = Vec::from_iter(core.wills.call_back(&client.id));
         if let Presence::Here(connected) = client.presence {
