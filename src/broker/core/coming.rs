@@ -154,8 +154,11 @@ impl Shared {
     }
 
     /// A connection has ended.
-    pub(in crate::broker) fn leave(&self, key: ClientKey, outbox: &Arc<Outbox>, leaving: Leaving) {
+    pub(in crate::broker) fn leave(&self, key: ClientKey, outbox: &Arc<Outbox>, mut leaving: Leaving) {
+        let mut left = std::mem::take(&mut leaving.carried.left);
         self.let_go(key, outbox, leaving);
+        left.extend(outbox.for_others());
+        self.hand_on(&left);
         outbox.let_go();
     }
 
