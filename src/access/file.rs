@@ -43,7 +43,13 @@ pub fn read(path: &Path) -> Result<String, BadFile> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(BadFile::NoText(path.display().to_string()));
     }
-    String::from_utf8(bytes).map_err(|_| BadFile::NoText(path.display().to_string()))
+    let text = String::from_utf8(bytes).map_err(|_| BadFile::NoText(path.display().to_string()))?;
+    Ok(unmarked(&text).to_owned())
+}
+
+/// Without the byte order mark that some editors begin a file with: it would be a part of the first name.
+fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Reads the text, changes it and puts it back, with nobody else doing the same in between; a file that is not there is
@@ -57,7 +63,7 @@ pub fn change<T>(path: &Path, change: impl FnOnce(&str) -> (String, T)) -> Resul
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         old => old.map_err(broken)?,
     };
-    let (new, told) = change(&old);
+    let (new, told) = change(unmarked(&old));
     if new != old || !path.exists() {
         replace(path, &new)?;
     }
@@ -119,6 +125,10 @@ mod tests {
         replace(&path, "b").expect("written");
         assert_eq!((read(&path).expect("read").as_str(), mode(&path)), ("b", 0o640));
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "nothing is left lying about");
+        fs::write(&path, "\u{feff}hmi:x\n").expect("written");
+        assert_eq!(read(&path).expect("read"), "hmi:x\n", "a byte order mark is no part of a name");
+        change(&path, |old| (format!("{old}b:x\n"), ())).expect("changed");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "hmi:x\nb:x\n");
     }
 
     #[test]
