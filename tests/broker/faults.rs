@@ -130,7 +130,7 @@ async fn a_read_that_the_medium_refuses_once_at_start_costs_no_session_and_nothi
     let owed = owe_much(&mut Client5::connect(address, "sender", |_| {}).await).await;
     assert_eq!(daemon.stop().await, Some(0));
     let plain = home.command(&["run", "--config", "ironbridge.toml"]);
-    for nth in [1, 2, 3, 5, 8, 20] {
+    for nth in [1, 2, 3, 5, 8] {
         let mut command = inject(&home, &format!("pread64:error=EIO:when={nth}"));
         // The tracer is the grandchild, what is traced the child.
         command.args(["-D", "--seccomp-bpf", "-e", "trace=pread64"]).arg(plain.get_program()).args(plain.get_args());
@@ -145,16 +145,15 @@ async fn a_read_that_the_medium_refuses_once_at_start_costs_no_session_and_nothi
         let address = daemon.mqtt().await;
         let began = Instant::now();
         // Refused as long as it is not known what the file holds.
-        let reader = loop {
+        loop {
             assert!(began.elapsed() < PATIENCE * 2, "the file is read in the end: {nth}");
-            let (reader, connack) = Client5::open(address, "reader", lasting(3600)).await;
+            let (_reader, connack) = Client5::open(address, "reader", lasting(3600)).await;
             if connack.code == v5::ConnectReturnCode::Success {
                 assert!(connack.session_present, "{nth}");
-                break reader;
+                break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-        };
-        drop(reader);
+        }
         // strace counts the calls of each thread.
         assert!(injected(&home) > 0, "a call that never failed says nothing: {nth}");
         assert_eq!(daemon.stop().await, Some(0));
