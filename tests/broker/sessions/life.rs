@@ -90,8 +90,9 @@ async fn a_session_lasts_as_long_as_it_was_to_though_the_clock_was_a_day_ahead_w
         let broker = Running::with(with(clock.clone())).await;
         let (client, _) = for_seconds(&broker, "c", 100).await;
         client.leave().await;
-        ticked(&broker).await;
         clock.learn(Fix { at: clock.now(), unix_ms: NOON });
+        for_seconds(&broker, "other", 1).await.0.leave().await;
+        until("a look at the time", || broker.publisher.stats().sessions_expired.get() == 1).await;
         let dir = broker.stop().await;
         let broker = Running::at(with(at(off).1), dir).await;
         let stats = broker.publisher.stats();
