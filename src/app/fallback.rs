@@ -66,11 +66,9 @@ impl Fallback {
         whole::replace(&self.path, &serde_json::to_vec(&kept)?)
     }
 
-    /// The trial is over. Blocking.
+    /// The trial is over; on the disk when it returns, or a power cut would bring it back. Blocking.
     pub(super) fn forget(&self) {
-        if let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = whole::remove(&self.path) {
             tracing::warn!(%error, "the configuration before a trial cannot be removed");
         }
     }
