@@ -46,7 +46,7 @@ impl Duty {
 
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
     pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
-        if self.unsaid > 0 {
+        if self.unsaid > 0 || self.outbox.is_held() {
             return Rest::Nothing;
         }
         let mut now = None;

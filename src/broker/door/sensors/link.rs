@@ -77,6 +77,9 @@ impl Link {
                 let asleep = &self.porch.shared.stats.sensors.asleep;
                 if sleeps { asleep.up() } else { asleep.down() }
             }
+            if let Some((_, outbox)) = pipe.as_ref().and_then(Pipe::place) {
+                if matches!(translator.stage, Stage::Asleep(_)) { outbox.hold() } else { outbox.go_on() }
+            }
             match flow {
                 Flow::On => {}
                 Flow::Enter(connect) => pipe = Some(self.enter(*connect)),
@@ -210,6 +213,7 @@ impl Link {
     async fn say(&mut self, translator: &mut Translator) {
         let stats = &self.porch.shared.stats;
         stats.publishes_refused.add(std::mem::take(&mut translator.turned_down));
+        stats.dropped_expired.add(std::mem::take(&mut translator.expired));
         let stats = &stats.sensors;
         stats.repeated.add(std::mem::take(&mut translator.repeats));
         stats.refused.add(std::mem::take(&mut translator.refused));

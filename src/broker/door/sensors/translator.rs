@@ -145,6 +145,8 @@ pub(super) struct Translator {
     pub(super) repeats: u64,
     /// Messages that the sensor did not take; as above.
     pub(super) refused: u64,
+    /// Messages for it whose time was over before it heard again; as above.
+    pub(super) expired: u64,
     /// Publishes of the sensor that may not be, as it was told; as above.
     pub(super) turned_down: u64,
 }
@@ -176,6 +178,7 @@ impl Translator {
             packets: BytesMut::new(),
             repeats: 0,
             refused: 0,
+            expired: 0,
             turned_down: 0,
         };
         let flow = new.greet(now);
