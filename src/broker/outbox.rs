@@ -189,7 +189,7 @@ impl Outbox {
 
     /// Ends the connection; the first reason counts. What waits is dropped, but for an orderly stop.
     pub(super) fn end(&self, ending: Ending) {
-        self.change(|queue| queue.end(ending));
+        self.change(|queue| self.sensor.end(queue, ending));
         self.bell.notify_one();
     }
 

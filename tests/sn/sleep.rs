@@ -78,6 +78,24 @@ async fn what_expires_while_a_sensor_sleeps_does_not_reach_it_and_is_counted() {
 }
 
 #[tokio::test]
+async fn what_waited_at_qos_0_for_a_sleeper_that_wakes_elsewhere_is_counted() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.subscribe(orders(), Quality::Zero).await;
+    sensor.sleep(600).await;
+    until("it sleeps", || running.publisher.stats().sensors.asleep.get() == 1).await;
+    for n in 0..50u8 {
+        client.publish("orders/a", QoS::AtLeastOnce, &[n]).await;
+    }
+    let mut moved = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(moved.connect(Start::Kept, 60).await, Code::Accepted);
+    until("all of it", || running.publisher.stats().sensors.refused.get() == 50).await;
+    assert_eq!(moved.got.len(), 0);
+}
+
+#[tokio::test]
 async fn a_sensor_that_wakes_on_a_bad_link_gets_everything_exactly_once() {
     let (_running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;

@@ -1,14 +1,28 @@
 //! The outbox of a sensor that sleeps for hours (see the door's `sensors`): what comes meanwhile stays here, where it can still
 //! expire, be replaced by a newer value, or be left to the ledger. On its way to the sensor it could do nothing of that.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::Outbox;
+use super::{Outbox, Queue};
+use crate::broker::message::Qos;
+use crate::broker::session::Ending;
 
 /// What only sensors need.
 #[derive(Debug, Default)]
 pub(super) struct Sensor {
     sleeps: AtomicBool,
+    /// What was dropped at the end, it being asleep, at QoS 0.
+    missed: AtomicU64,
+}
+
+impl Sensor {
+    /// The connection ends. What waits for one that sleeps would have been sent to anybody else.
+    pub(super) fn end(&self, queue: &mut Queue, ending: Ending) {
+        if self.sleeps.load(Ordering::Acquire) && ending != Ending::Stopping {
+            self.missed.fetch_add(passing(queue), Ordering::Relaxed);
+        }
+        queue.end(ending);
+    }
 }
 
 impl Outbox {
@@ -30,4 +44,17 @@ impl Outbox {
     pub(in crate::broker) fn is_held(&self) -> bool {
         self.sensor.sleeps.load(Ordering::Acquire)
     }
+
+    /// The connection ends, or has ended: so many messages at QoS 0 were not sent because its client slept.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients sleep"))]
+    pub(in crate::broker) fn missed(&self) -> u64 {
+        let queue = self.lock();
+        let waiting = if self.is_held() { passing(&queue) } else { 0 };
+        waiting + self.sensor.missed.load(Ordering::Relaxed)
+    }
+}
+
+/// What waits and would be gone with the connection, whatever its session is owed.
+fn passing(queue: &Queue) -> u64 {
+    queue.waiting.iter().filter(|delivery| delivery.qos == Qos::AtMostOnce).count() as u64
 }

@@ -84,6 +84,16 @@ impl Translator {
         self.waiting.push_back(Waiting::Publish(delivery));
     }
 
+    /// The connection ends: so many messages at QoS 0 have come and will never be sent. Above, a session that lasts owes them
+    /// still.
+    pub(super) fn unsent(&self) -> u64 {
+        let passes = |delivery: &Delivery| delivery.qos == Qos::AtMostOnce;
+        let waiting = self.waiting.iter().filter(|next| matches!(next, Waiting::Publish(delivery) if passes(delivery)));
+        let register = self.flight.as_ref().map(|flight| &flight.step);
+        let begun = matches!(register, Some(Step::Register { delivery, .. }) if passes(delivery));
+        waiting.count() as u64 + u64::from(begun)
+    }
+
     /// The broker says PUBREL.
     pub(super) fn release(&mut self, packet_id: u16, now: Instant) {
         match &self.flight {

@@ -103,6 +103,9 @@ impl Link {
         if sleeps {
             self.porch.shared.stats.sensors.asleep.down();
         }
+        let place = pipe.as_ref().and_then(Pipe::place);
+        let missed = place.map_or(0, |(_, outbox)| outbox.missed());
+        self.porch.shared.stats.sensors.refused.add(translator.unsent() + missed);
         let goodbye = matches!(end, Ok(End::Goodbye) | Err(_));
         if let Ok(End::Lost(why)) = end {
             self.porch.shared.stats.sensors.lost.one();
