@@ -49,11 +49,15 @@ impl Translator {
         self.question = Some(question);
     }
 
-    /// No answer came.
+    /// No answer came. A connection that is there goes on as before: whoever has heard no CONNACK says CONNECT again.
     pub(super) fn ask_again(&mut self, now: Instant) -> Flow {
         let Some(question) = &mut self.question else { return Flow::On };
         if question.tries >= self.rules.plan.retries {
-            return Flow::End(End::Lost("did not tell its will"));
+            if self.stage == Stage::Greeting {
+                return Flow::End(End::Lost("did not tell its will"));
+            }
+            self.question = None;
+            return Flow::On;
         }
         question.tries += 1;
         question.due = now + self.rules.plan.retry;
@@ -149,7 +153,7 @@ impl Translator {
             self.names.doubt(); // it may have been started anew
         }
         self.begin_anew();
-        (self.said, self.repeatable) = (said, None);
+        (self.said, self.repeatable, self.question, self.fresh) = (said, None, None, false);
         if self.said.asks == Asks::ForWill {
             self.ask(None, now);
             return Flow::On;

@@ -52,3 +52,34 @@ fn the_expiry_of_a_message_is_read_wherever_it_stands_in_its_properties() {
         assert_eq!(publish(none), (None, payload.clone()));
     }
 }
+
+#[test]
+fn a_sensor_is_not_lost_for_a_question_about_its_will_that_it_has_taken_back_or_never_heard() {
+    let begun = Instant::now();
+    let with_will =
+        |asks| Message::Connect(Connect { start: Start::Kept, asks, duration: 60, client_id: "t".to_owned() });
+    for (sleeps, asks_again) in [(false, true), (true, false), (false, false)] {
+        let (mut now, mut translator) = (begun, connected(begun));
+        if sleeps {
+            translator.message(Message::Disconnect(Some(600)), now);
+        }
+        translator.out.clear();
+        translator.message(with_will(Asks::ForWill), now);
+        assert_eq!(std::mem::take(&mut translator.out), [Message::WillTopicRequest]);
+        if asks_again {
+            translator.message(with_will(Asks::NoWill), now);
+            assert_eq!(std::mem::take(&mut translator.out), [Message::Connack(Code::Accepted)]);
+            assert!(translator.question.is_none());
+        }
+        let stage = translator.stage;
+        for _ in 0..5 {
+            now += RETRY;
+            translator.heard = now; // it talks
+            assert!(matches!(translator.tick(now), Flow::On));
+        }
+        assert_eq!((translator.question.is_none(), translator.stage), (true, stage));
+        translator.out.clear();
+        translator.message(with_will(Asks::ForWill), now);
+        assert_eq!(std::mem::take(&mut translator.out), [Message::WillTopicRequest], "it is asked when it comes again");
+    }
+}
