@@ -149,9 +149,7 @@ impl Translator {
         if said.start == Start::Clean || matches!(self.stage, Stage::Greeting | Stage::Entering) {
             return Flow::Renew(said);
         }
-        if self.stage == Stage::Active {
-            self.names.doubt(); // it may have been started anew
-        }
+        self.names.doubt(); // it may have been started anew, also while it was thought to sleep
         self.begin_anew();
         (self.said, self.repeatable, self.question, self.fresh) = (said, None, None, false);
         if self.said.asks == Asks::ForWill {

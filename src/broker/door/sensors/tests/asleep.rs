@@ -54,6 +54,28 @@ fn the_expiry_of_a_message_is_read_wherever_it_stands_in_its_properties() {
 }
 
 #[test]
+fn a_sensor_that_says_connect_is_told_topics_anew_also_after_a_sleep_and_at_qos_0_and_one_that_pings_is_not() {
+    let now = Instant::now();
+    for was_started_anew in [true, false] {
+        let mut translator = connected(now);
+        translator.message(Message::Register { topic_id: 0, message_id: 1, name: "long/name".to_owned() }, now);
+        translator.message(Message::Disconnect(Some(600)), now);
+        translator.out.clear();
+        if was_started_anew {
+            connect_again(&mut translator, now);
+        } else {
+            translator.message(Message::Ping(Some("t".to_owned())), now);
+        }
+        translator.packet(delivery(0, Qos::AtMostOnce, "long/name"), now);
+        match &translator.out[..] {
+            [Message::Register { name, .. }] if was_started_anew => assert_eq!(name, "long/name"),
+            [Message::Publish(_)] if !was_started_anew => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_sensor_is_not_lost_for_a_question_about_its_will_that_it_has_taken_back_or_never_heard() {
     let begun = Instant::now();
     let with_will =
