@@ -96,6 +96,39 @@ async fn what_waited_at_qos_0_for_a_sleeper_that_wakes_elsewhere_is_counted() {
 }
 
 #[tokio::test]
+async fn a_session_that_began_clean_lasts_from_the_connect_that_asks_for_it_with_all_it_has() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    sensor.subscribe(orders(), Quality::Two).await;
+    sensor.sleep(600).await;
+    until("it sleeps", || running.publisher.stats().sensors.asleep.get() == 1).await;
+    client.publish("orders/a", QoS::AtLeastOnce, &[0]).await;
+    client.publish("orders/a", QoS::ExactlyOnce, &[1]).await;
+    assert_eq!(sensor.connect(Start::Kept, 1).await, Code::Accepted);
+    client.publish("orders/b", QoS::ExactlyOnce, &[2]).await;
+    client.publish("orders/b", QoS::AtLeastOnce, &[3]).await;
+    for n in 0..4u8 {
+        assert_eq!(sensor.next().await.payload, [n]);
+    }
+    sensor.settle().await;
+    for (lost, n) in [(1, 4), (2, 5)] {
+        until("its radio is gone", || running.publisher.stats().sensors.lost.get() == lost).await;
+        client.publish("orders/a", QoS::AtLeastOnce, &[n]).await;
+        client.publish("orders/b", QoS::ExactlyOnce, &[n + 10]).await;
+        assert_eq!(sensor.connect(Start::Kept, 1).await, Code::Accepted);
+        assert_eq!(sensor.next().await.payload, [n], "it has its subscriptions, and nothing comes twice");
+        assert_eq!(sensor.next().await.payload, [n + 10]);
+        sensor.settle().await;
+    }
+    assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
+    client.publish("orders/a", QoS::AtLeastOnce, &[9]).await;
+    client.ping().await;
+    sensor.ask(&Message::Ping(None), |message| *message == Message::Pong).await;
+    assert_eq!(sensor.got.len(), 0, "a clean start ends it");
+}
+
+#[tokio::test]
 async fn a_sensor_that_wakes_on_a_bad_link_gets_everything_exactly_once() {
     let (_running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;

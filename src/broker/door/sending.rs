@@ -90,7 +90,18 @@ impl Duty {
         Rest::Nothing
     }
 
+    /// A session may come to outlive its connection. Asked before anything is dealt with that the ledger knows of.
+    pub(super) fn hear_whether_it_lasts(&mut self) {
+        if self.tally.is_none()
+            && let Some(tally) = self.outbox.lasting()
+        {
+            self.tally = Some(Arc::clone(tally));
+            self.session.outlive();
+        }
+    }
+
     fn run(&mut self, errands: Errands) {
+        self.hear_whether_it_lasts();
         if errands.commit {
             self.waits.gate(self.shared.disk.committed());
         }

@@ -1,9 +1,13 @@
 //! The outbox of a sensor that sleeps for hours (see the door's `sensors`): what comes meanwhile stays here, where it can still
 //! expire, be replaced by a newer value, or be left to the ledger. On its way to the sensor it could do nothing of that.
+//!
+//! And the session of a sensor may come to outlive its connection while that stands, which its connection hears here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::{Outbox, Queue};
+use crate::broker::durable::Tally;
 use crate::broker::message::Qos;
 use crate::broker::session::Ending;
 
@@ -13,6 +17,7 @@ pub(super) struct Sensor {
     sleeps: AtomicBool,
     /// What was dropped at the end, it being asleep, at QoS 0.
     missed: AtomicU64,
+    lasts: OnceLock<Arc<Tally>>,
 }
 
 impl Sensor {
@@ -43,6 +48,17 @@ impl Outbox {
     /// Does it sleep?
     pub(in crate::broker) fn is_held(&self) -> bool {
         self.sensor.sleeps.load(Ordering::Acquire)
+    }
+
+    /// The session lasts from now on, and this is what it is owed. Said before it is owed anything.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients can ask for it"))]
+    pub(in crate::broker) fn outlives(&self, tally: Arc<Tally>) {
+        let _ = self.sensor.lasts.set(tally); // it does so once
+    }
+
+    /// What a session is owed that has come to last.
+    pub(in crate::broker) fn lasting(&self) -> Option<&Arc<Tally>> {
+        self.sensor.lasts.get()
     }
 
     /// The connection ends, or has ended: so many messages at QoS 0 were not sent because its client slept.

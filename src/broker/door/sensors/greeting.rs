@@ -1,7 +1,8 @@
 //! How a sensor comes, leaves its will, sleeps, wakes and goes (sections 6.2 to 6.4, 6.11 and 6.14).
 //!
 //! A CONNECT that does not ask for a clean start goes on with what is there: the same connection if there is one, with its
-//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost). Without a connection the
+//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost), also if it began clean: the
+//! session comes to last then, since a sensor is not told whether there was one. Without a connection the
 //! broker's session is gone on with. A will that was left before stays either way unless CONNECT brings another.
 
 use bytes::Bytes;
@@ -151,6 +152,7 @@ impl Translator {
         }
         self.names.doubt(); // it may have been started anew, also while it was thought to sleep
         self.begin_anew();
+        self.to_last |= self.said.start == Start::Clean;
         (self.said, self.repeatable, self.question, self.fresh) = (said, None, None, false);
         if self.said.asks == Asks::ForWill {
             self.ask(None, now);
@@ -159,6 +161,12 @@ impl Translator {
         self.taken_in();
         self.pump(now);
         Flow::On
+    }
+
+    /// There is no room for a session that lasts: as if it had asked for one at its first CONNECT.
+    pub(super) fn refuse_to_last(&mut self) -> Flow {
+        self.out = vec![Message::Connack(Code::Congestion)];
+        Flow::End(End::Goodbye)
     }
 
     /// It goes, or sleeps.

@@ -71,6 +71,9 @@ impl Link {
         let mut pipe: Option<Pipe> = None;
         let mut sleeps = false;
         let end = loop {
+            if std::mem::take(&mut translator.to_last) && self.let_last(pipe.as_ref()) == Taken::No {
+                flow = translator.refuse_to_last();
+            }
             self.say(&mut translator).await;
             if sleeps != matches!(translator.stage, Stage::Asleep(_) | Stage::Awake(_)) {
                 sleeps = !sleeps;
@@ -180,6 +183,10 @@ impl Link {
         let shown =
             Shown { peer: address.map_or(Peer::Gone, Peer::Address), certificate: None, sensor: self.user.clone() };
         Pipe::enter(&self.porch, &self.tracker, (shown, connect), Arc::clone(&self.pass))
+    }
+
+    fn let_last(&self, pipe: Option<&Pipe>) -> Taken {
+        pipe.and_then(Pipe::place).map_or(Taken::No, |(key, outbox)| self.porch.shared.let_last(*key, outbox))
     }
 
     fn change_will(&self, pipe: Option<&Pipe>, translator: &mut Translator, will: Option<Will>, how: Changes) {

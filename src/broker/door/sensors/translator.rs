@@ -123,6 +123,8 @@ pub(super) struct Translator {
     pub(super) names: Names,
     /// Topics that it has subscribed to by their predefined ids.
     pub(super) predefined: BTreeSet<u16>,
+    /// Its session was to end with the connection and is to last, as it says now; taken by whoever asks the broker.
+    pub(super) to_last: bool,
     /// Something of what the session remembers is another since that was last asked.
     pub(super) learnt: bool,
     /// With the topic id that the answer has; `None`: the sensor was started anew since, and the answer is for nobody.
@@ -164,6 +166,7 @@ impl Translator {
             question: None,
             names: Names::default(),
             predefined: BTreeSet::new(),
+            to_last: false,
             learnt: false,
             repeatable: None,
             asked: HashMap::new(),
