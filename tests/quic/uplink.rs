@@ -110,3 +110,25 @@ async fn where_udp_is_blocked_the_uplink_goes_by_tls_over_tcp_and_comes_back_to_
     owed.end();
     rig.finished().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_quic_reaches_and_that_refuses_us_is_no_sign_that_udp_is_blocked() {
+    let authority = Authority::new();
+    let home = authority.home.path();
+    put(&authority, home);
+    let secure = ListenerPlan { tls: Some(tls(home, None)), ..ListenerPlan::plain(any(), Anonymous::ReadWrite) };
+    let doors = vec![door(home, None, Anonymous::None), secure];
+    let broker = Running::with(Setup { doors, ..Setup::default() }).await;
+    let owed = OwedList::default();
+    owed.samples(1..=10);
+    let [quic, tcp] = [0, 1].map(|at| broker.addresses[at].unwrap());
+    let mut rig = Rig::start_at(quic, &owed, |parts| {
+        lead(&mut parts.plan, &authority, vec![server(quic, Transport::Quic), server(tcp, Transport::Tls)]);
+    });
+    until("by TCP", || rig.stats.server.get() == 2 && owed.acknowledged() == 10).await;
+    let told = rig.told();
+    assert!(told.contains(&"uplink_refused active".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|told| told.starts_with("uplink_quic_blocked")), "{told:?}");
+    owed.end();
+    rig.finished().await;
+}
