@@ -67,7 +67,7 @@
 //! | what waits for a local client that is slow | [`broker`] (`outbox`) |
 //! | what clients leave retained, and the figures below `$SYS` | [`broker`] (`retained`, on disk by `keeping`; `sys`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
-//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, how they sleep | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`) |
+//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, what one that sleeps gets | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`; `link`, `delivering`) |
 //! | who goes first when hundreds come in at once | [`broker`] (`door/turnstile`) |
 //! | how a mosquitto's configuration becomes ours | [`commands::broker`] |
 //! | **The store** | |
@@ -84,7 +84,7 @@
 //! | how much is in flight; live beside backlog | [`uplink`] (`pace`, `window`; `lanes`, `filling`) |
 //! | what becomes of what the broker does not take | [`uplink`] (`refusal`; a topic it never takes: `forbidden`, `withhold`) |
 //! | what goes first after a long outage (`summary_after`) | [`uplink`] (`outage`, `summary`), [`store::preview`] |
-//! | which path is taken and what may still be spent | [`uplink`] (`routing`: `failover`, `schedule`; `allowance`, `budget`, `tally`) |
+//! | which path is taken, how a budget is charged and what may still be spent | [`uplink`] (`routing`: `failover`, `schedule`; `allowance`, `budget`, `tally`) |
 //! | what something costs on the wire before the meter has counted it | [`uplink`] (`routing/costs`), from [`config::wire`] |
 //! | how a broker is reached: DNS, TLS, byte meter | [`road`] |
 //! | MQTT over QUIC, both ends; what happens when the address of this box changes | [`road`] (`quic`; `quic/roam`) |

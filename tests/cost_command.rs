@@ -238,7 +238,7 @@ fn a_path_costs_what_it_costs_alone_with_its_own_connects_and_a_dictionary_for_e
 #[test]
 fn what_cannot_be_worked_out_is_refused_with_a_reason() {
     let none = Home::with(&text(1, ""));
-    assert_eq!(none.report(None, false).expect_err("nothing to pay").code(), 78);
+    assert_eq!(none.report(None, false).expect_err("nothing to pay").code(), 64);
     let home = Home::with(&text(1, UPLINK));
     let nowhere = home.0.path().join("nowhere");
     assert_eq!(home.report(Some(&nowhere), false).expect_err("no store").code(), 64);

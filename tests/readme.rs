@@ -135,6 +135,20 @@ fn every_event_that_the_readme_names_is_told_somewhere_in_the_program() {
     assert!(unknown.is_empty(), "no such event: {unknown:?}");
 }
 
+/// `/health` says no, and somebody looks here for what to do.
+#[test]
+fn every_reason_of_health_stands_in_the_readme() {
+    let source =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/app/health.rs")).expect("there");
+    let list =
+        source.split("const REASONS: &[&str] = &[").nth(1).and_then(|rest| rest.split(']').next()).expect("a list");
+    let reasons: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert!(reasons.len() > 5, "{reasons:?}");
+    let text = readme();
+    let missing: Vec<_> = reasons.iter().filter(|reason| !text.contains(&format!("`{reason}`"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// The text of the program below a directory, without its tests and without what only counts (names of /metrics).
 fn gather(directory: &Path, all: &mut String) {
     for entry in std::fs::read_dir(directory).expect("readable") {
@@ -158,8 +172,9 @@ fn anchor(heading: &str) -> String {
 fn the_python_of_the_readme_runs() {
     let home = tempfile::tempdir().expect("temporary directory");
     let records = home.path().join("records");
-    let record = r#"{"topic":"a/b c","value":1.5,"quality":"good","time":"2026-11-20T20:00:00.123+00:00","seq":7}"#;
-    std::fs::write(&records, format!("{record}\n{{\"event\":\"high\"}}\n")).expect("written");
+    // As the receiver writes them: with a number, and of a Sparkplug host without one.
+    let record = r#"{"topic":"a/b c","value":1.5,"quality":"good","time":"2026-11-20T20:00:00.123Z""#;
+    std::fs::write(&records, format!("{record},\"seq\":7}}\n{{\"event\":\"high\"}}\n{record}}}\n")).expect("written");
     for block in blocks("python") {
         let script = home.path().join("script.py");
         std::fs::write(&script, block).expect("written");
@@ -170,6 +185,7 @@ fn the_python_of_the_readme_runs() {
         };
         assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
         let line = String::from_utf8_lossy(&told.stdout).into_owned();
-        assert_eq!(line, "plant,topic=a/b\\ c,quality=good value=1.5,seq=7i 1795204800123000000\n");
+        let expected = |seq| format!("plant,topic=a/b\\ c,quality=good value=1.5{seq} 1795204800123000000\n");
+        assert_eq!(line, expected(",seq=7i") + &expected(""));
     }
 }

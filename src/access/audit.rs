@@ -26,13 +26,14 @@
 //! A flood must not fill the journal: of lines that are alike (a login: who, with which id and from where; a refused one: same
 //! address and reason; a refusal: same owner and topic; of a command without a login: same address) one a minute is
 //! written, with how many there were since the one before (`unsaid`). Of commands that were carried out (same origin and
-//! topic) it is the first ten of a minute: each has moved something. No password, hash or payload is ever written.
+//! topic) it is the first ten of a minute: each has moved something. Whoever shows the same login with every request (HTTP
+//! Basic) is said once a day, and again after a refusal. No password, hash or payload is ever written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher as _;
+use std::hash::{Hash, Hasher as _};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -56,6 +57,9 @@ const COMMANDS_EACH: u32 = 10;
 /// One line per subject in this time.
 const PERIOD: Duration = Duration::from_secs(60);
 
+/// The same for who shows a login with every request, such as a scraper.
+const PERIOD_OF_REQUESTS: Duration = Duration::from_secs(24 * 3600);
+
 /// Longest text of a stranger that is repeated, characters.
 const SHOWN_MAX: usize = 64;
 
@@ -66,6 +70,7 @@ const ORIGIN_SHOWN_MAX: usize = 192;
 #[derive(Debug)]
 pub(super) struct Audit {
     logins: Mutex<Quiet>,
+    requests: Mutex<Quiet>,
     refused: Mutex<Quiet>,
     publishes: Mutex<Quiet>,
     strangers: Mutex<Quiet>,
@@ -73,6 +78,15 @@ pub(super) struct Audit {
     subscriptions: Mutex<Quiet>,
     commands: Mutex<Quiet>,
     commands_refused: Mutex<Quiet>,
+}
+
+/// When a client shows its login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shows {
+    /// When it connects.
+    AtFirst,
+    /// With every request.
+    Always,
 }
 
 /// A command from the status page.
@@ -97,8 +111,9 @@ pub struct Deed<'a> {
 struct Quiet {
     said: HashMap<u64, Said>,
     most: usize,
-    /// Lines of one subject in [`PERIOD`].
+    /// Lines of one subject in `period`.
     each: u32,
+    period: Duration,
     /// Lines left out of subjects that were forgotten; the next line has them.
     carried: u64,
 }
@@ -115,14 +130,19 @@ const OTHERS: u64 = 0;
 
 impl Quiet {
     fn new(most: usize, each: u32) -> Self {
-        Self { said: HashMap::new(), most, each, carried: 0 }
+        Self { said: HashMap::new(), most, each, period: PERIOD, carried: 0 }
+    }
+
+    /// The next line of it is said.
+    fn forget(&mut self, subject: u64) {
+        self.carried += self.said.remove(&subject).map_or(0, |said| said.unsaid);
     }
 
     /// May it be said? Then with how many alike were not.
     fn may_say(&mut self, subject: u64, now: Instant) -> Option<u64> {
         let subject = if self.said.contains_key(&subject) || self.has_room(now) { subject } else { OTHERS };
         match self.said.get_mut(&subject) {
-            Some(said) if now.duration_since(said.since) < PERIOD => {
+            Some(said) if now.duration_since(said.since) < self.period => {
                 if said.lines < self.each {
                     said.lines += 1;
                     return Some(0);
@@ -140,7 +160,8 @@ impl Quiet {
 
     fn has_room(&mut self, now: Instant) -> bool {
         if self.said.len() >= self.most {
-            for (_, gone) in self.said.extract_if(|_, said| now.duration_since(said.since) >= PERIOD) {
+            let period = self.period;
+            for (_, gone) in self.said.extract_if(|_, said| now.duration_since(said.since) >= period) {
                 self.carried += gone.unsaid;
             }
         }
@@ -154,6 +175,7 @@ impl Audit {
             [(); 6].map(|()| Mutex::new(Quiet::new(REFUSALS_MAX, 1)));
         Self {
             logins: Mutex::new(Quiet::new(LOGINS_MAX, 1)),
+            requests: Mutex::new(Quiet { period: PERIOD_OF_REQUESTS, ..Quiet::new(LOGINS_MAX, 1) }),
             commands: Mutex::new(Quiet::new(COMMANDS_MAX, COMMANDS_EACH)),
             refused,
             publishes,
@@ -165,11 +187,20 @@ impl Audit {
     }
 
     /// A client with a name was let in.
-    pub(super) fn login(&self, from: Option<IpAddr>, identity: &Identity) {
-        if let Some(unsaid) = may_say(&self.logins, (from, identity.who(), identity.client())) {
+    pub(super) fn login(&self, from: Option<IpAddr>, identity: &Identity, shows: Shows) {
+        let unsaid = match shows {
+            Shows::AtFirst => may_say(&self.logins, (from, identity.who(), identity.client())),
+            Shows::Always => may_say(&self.requests, (from, identity.name(), identity.proof())),
+        };
+        if let Some(unsaid) = unsaid {
             let (from, client, identity) = (place(from), shown(identity.client()), identity.to_string());
             tracing::info!(audit = "login", from, client, identity, unsaid, "client logged in");
         }
+    }
+
+    /// Somebody who was let in as this user, with the password of this number, was not any more: said when it is again.
+    pub(super) fn request_refused(&self, from: Option<IpAddr>, user: &str, proof: u64) {
+        lock(&self.requests).forget(subject((from, Some(user), proof)));
     }
 
     /// Somebody was not let in.
@@ -236,10 +267,18 @@ impl Audit {
     }
 }
 
-fn may_say(quiet: &Mutex<Quiet>, subject: impl std::hash::Hash) -> Option<u64> {
+fn may_say(quiet: &Mutex<Quiet>, about: impl Hash) -> Option<u64> {
+    lock(quiet).may_say(subject(about), Instant::now())
+}
+
+fn subject(about: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    subject.hash(&mut hasher);
-    quiet.lock().unwrap_or_else(PoisonError::into_inner).may_say(hasher.finish().max(OTHERS + 1), Instant::now())
+    about.hash(&mut hasher);
+    hasher.finish().max(OTHERS + 1)
+}
+
+fn lock(quiet: &Mutex<Quiet>) -> MutexGuard<'_, Quiet> {
+    quiet.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Somebody left the status page.
@@ -293,6 +332,19 @@ mod tests {
         }
         assert_eq!(quiet.may_say(7, now + PERIOD), Some(1000));
         assert_eq!(quiet.may_say(8, now), Some(0), "another subject is another line");
+    }
+
+    #[tokio::test]
+    async fn a_login_with_every_request_is_one_line_a_day_and_one_after_a_refusal() {
+        let mut quiet = Quiet { period: PERIOD_OF_REQUESTS, ..Quiet::new(64, 1) };
+        let (now, minute) = (Instant::now(), Duration::from_secs(60));
+        assert_eq!(quiet.may_say(7, now), Some(0));
+        let day = (1..24 * 60).filter_map(|minutes| quiet.may_say(7, now + minute * minutes));
+        assert_eq!(day.count(), 0);
+        quiet.forget(7);
+        assert_eq!(quiet.may_say(7, now + minute), Some(24 * 60 - 1), "with those that were not said");
+        assert_eq!(quiet.may_say(7, now + minute * 2), None);
+        assert_eq!(quiet.may_say(7, now + minute + PERIOD_OF_REQUESTS), Some(1));
     }
 
     #[tokio::test]

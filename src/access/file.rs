@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// A file that is larger is not what was meant.
@@ -43,7 +43,13 @@ pub fn read(path: &Path) -> Result<String, BadFile> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(BadFile::NoText(path.display().to_string()));
     }
-    String::from_utf8(bytes).map_err(|_| BadFile::NoText(path.display().to_string()))
+    let text = String::from_utf8(bytes).map_err(|_| BadFile::NoText(path.display().to_string()))?;
+    Ok(unmarked(&text).to_owned())
+}
+
+/// Without the byte order mark that some editors begin a file with: it would be a part of the first name.
+fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Reads the text, changes it and puts it back, with nobody else doing the same in between; a file that is not there is
@@ -57,7 +63,7 @@ pub fn change<T>(path: &Path, change: impl FnOnce(&str) -> (String, T)) -> Resul
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         old => old.map_err(broken)?,
     };
-    let (new, told) = change(&old);
+    let (new, told) = change(unmarked(&old));
     if new != old || !path.exists() {
         replace(path, &new)?;
     }
@@ -68,25 +74,30 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Puts another text in its place: after a power cut there is the old one or the new one. Mode 0600, or that of the old
-/// file without the rights of everybody; the owner stays, so that root can write the file of a daemon that is not root.
+/// Puts another text in its place: after a power cut there is the old one or the new one. With mode and owner of the old
+/// file, but without the rights of everybody, so that root can write the file of a daemon that is not root. Where there was
+/// none, the group of the directory may read it if that is not our own, for the same reason; else only we may.
 pub fn replace(path: &Path, text: &str) -> Result<(), BadFile> {
     let broken = |error| BadFile::Io { path: path.to_owned(), error };
     // A link stays a link: what it points to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let old = fs::metadata(&target).ok();
-    let mode = old.as_ref().map_or(0o600, |old| old.permissions().mode() & 0o660);
     let directory = directory_of(&target);
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = directory.join(format!(".{name}.{:08x}.new", rand::random::<u32>()));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        if let Some(old) = old {
-            let new = file.metadata()?;
-            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        let mode = match old {
+            Some(old) => {
+                let new = file.metadata()?;
+                if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                    fchown(&file, Some(old.uid()), Some(old.gid()))?;
+                }
+                old.permissions().mode() & 0o660
             }
-        }
+            None if is_shared(&file, directory)? => 0o640,
+            None => 0o600,
+        };
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -98,6 +109,12 @@ pub fn replace(path: &Path, text: &str) -> Result<(), BadFile> {
         drop(fs::remove_file(&aside));
         broken(error)
     })
+}
+
+/// Gives a new file to the group of its directory, such as that of the daemon; `false`: it is our own, or not ours to give.
+fn is_shared(file: &File, directory: &Path) -> io::Result<bool> {
+    let group = fs::metadata(directory)?.gid();
+    Ok(group != rustix::process::getegid().as_raw() && fchown(file, None, Some(group)).is_ok())
 }
 
 #[cfg(test)]
@@ -119,6 +136,25 @@ mod tests {
         replace(&path, "b").expect("written");
         assert_eq!((read(&path).expect("read").as_str(), mode(&path)), ("b", 0o640));
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1, "nothing is left lying about");
+        fs::write(&path, "\u{feff}hmi:x\n").expect("written");
+        assert_eq!(read(&path).expect("read"), "hmi:x\n", "a byte order mark is no part of a name");
+        change(&path, |old| (format!("{old}b:x\n"), ())).expect("changed");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "hmi:x\nb:x\n");
+    }
+
+    #[test]
+    fn a_new_file_is_for_the_group_of_its_directory() {
+        let dir = tempfile::tempdir().expect("dir");
+        let ours = rustix::process::getegid().as_raw();
+        let other = rustix::process::getgroups().unwrap_or_default().into_iter().map(rustix::fs::Gid::as_raw);
+        let root = rustix::process::geteuid().is_root();
+        let Some(other) = other.chain(root.then_some(ours + 1)).find(|group| *group != ours) else {
+            return; // we can give it to nobody
+        };
+        std::os::unix::fs::chown(dir.path(), None, Some(other)).expect("chown");
+        let path = dir.path().join("ironbridge.toml");
+        replace(&path, "a").expect("written");
+        assert_eq!((mode(&path), fs::metadata(&path).expect("there").gid()), (0o640, other));
     }
 
     #[test]

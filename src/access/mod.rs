@@ -38,8 +38,8 @@ use crate::model::stats::Counter;
 use crate::model::value::Value;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE, SENSOR};
-use audit::Audit;
 pub use audit::Deed;
+use audit::{Audit, Shows};
 pub use brake::network;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, change, read, replace};
@@ -47,7 +47,7 @@ pub use hash::{BadHash, NotHashed, check_hash, hash};
 pub use identity::{Identity, Who};
 pub use seal::Seal;
 use users::Users;
-pub use users::check_name;
+pub use users::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, check_name};
 
 /// Who holds a session, and need not be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,12 +216,34 @@ impl Access {
     /// one. Where there are none, and no file of them, a name is not looked at.
     pub async fn admit(&self, arriving: Arriving<'_>, shown: Credentials<'_>) -> Result<Identity, Refused> {
         let admitted = self.judge(arriving, shown).await;
-        let Arriving { client, from, .. } = arriving;
-        match &admitted {
+        self.note(arriving, shown, &admitted, Shows::AtFirst);
+        admitted
+    }
+
+    /// The same of a client that shows its login with every request: for the audit trail that is one login.
+    pub async fn admit_request(&self, arriving: Arriving<'_>, shown: Credentials<'_>) -> Result<Identity, Refused> {
+        let admitted = self.judge(arriving, shown).await;
+        self.note(arriving, shown, &admitted, Shows::Always);
+        if let (Err(_), Some(name), State::Loaded(users)) = (&admitted, shown.user, &**self.users.load())
+            && let Some(user) = users.find(name)
+        {
+            self.audit.request_refused(arriving.from, name, user.proof);
+        }
+        admitted
+    }
+
+    fn note(
+        &self,
+        Arriving { client, from, .. }: Arriving<'_>,
+        shown: Credentials<'_>,
+        admitted: &Result<Identity, Refused>,
+        shows: Shows,
+    ) {
+        match admitted {
             Ok(identity) if identity.name().is_none() => {}
             Ok(identity) => {
                 self.stats.logins.one();
-                self.audit.login(from, identity);
+                self.audit.login(from, identity, shows);
             }
             Err(refused) => {
                 match refused {
@@ -232,7 +254,6 @@ impl Access {
                 self.audit.login_refused(from, (client, shown.user), *refused);
             }
         }
-        admitted
     }
 
     /// A door does not know it at all: counted and audited as any other.

@@ -20,7 +20,10 @@ use super::hash::Hash;
 const USERS_MAX: usize = 10_000;
 
 /// Longest name, bytes.
-pub(super) const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Longest password, bytes: a will and a client id fit into the same CONNECT.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
 
 /// Lines that are named before it is said how many more there are.
 const NAMED_MAX: usize = 5;

@@ -136,8 +136,8 @@ impl Bridges {
                 tracing::error!(bridge = name, "the store does not know the bridge it was opened for");
                 continue;
             };
-            if part.plan.notifications == Notifications::Told {
-                let topic = bridge_state(&plan.client_id).into();
+            if let Some(topic) = state_topic(&part.plan) {
+                let topic = topic.into();
                 let (stats, publisher) = (Arc::clone(&connection.stats), means.publisher.clone());
                 let telling = tell_state(topic, stats, publisher, part.stop.clone());
                 part.helpers.spawn(means.crew(&part.stop).keep("bridge state", name, telling));
@@ -152,8 +152,10 @@ impl Bridges {
         let touched = changes.touched.iter().filter(|change| change.part == Part::Bridge && change.how != How::Added);
         let mut gone = Vec::new();
         for change in touched {
-            gone.extend(self.parts.remove(&change.name).map(|part| (part, change.how)));
             let next = new.bridges.iter().find(|bridge| bridge.uplink.name == change.name);
+            let next_state = next.and_then(state_topic);
+            let how = change.how;
+            gone.extend(self.parts.remove(&change.name).map(|part| Leaving { part, how, next_state }));
             if let Some(waiting) = next.map(Waiting::of) {
                 waiting.end.expect_store();
                 self.waiting.insert(change.name.clone(), waiting);
@@ -199,12 +201,19 @@ impl Bridges {
 }
 
 /// Bridges that a reload has taken out.
-pub(super) struct Gone(Vec<(BridgePart, How)>);
+pub(super) struct Gone(Vec<Leaving>);
+
+struct Leaving {
+    part: BridgePart,
+    how: How,
+    /// Where the next one of its name tells its state.
+    next_state: Option<String>,
+}
 
 impl Gone {
     /// Ends each: what came in is committed, what is in flight has a moment, its store is closed and stays where it is.
     pub async fn end(self, means: &Means) {
-        for (mut part, how) in self.0 {
+        for Leaving { mut part, how, next_state } in self.0 {
             part.stop.begin();
             drop(part.hub.take());
             if timeout(COMMITTED_WITHIN, part.store.ended()).await.is_err() {
@@ -223,10 +232,17 @@ impl Gone {
             means.over(Teller::BridgeStore, &part.plan.uplink.name);
             if how == How::Removed {
                 tracing::warn!(bridge = part.plan.uplink.name, owed, "bridge removed; what it owes stays in its store");
-                means.publisher.clear(bridge_state(&part.plan.uplink.client_id).into());
+            }
+            if let Some(state) = state_topic(&part.plan).filter(|state| next_state.as_ref() != Some(state)) {
+                means.publisher.clear(state.into());
             }
         }
     }
+}
+
+/// Where the state of its connection is told here, if it is.
+fn state_topic(plan: &BridgePlan) -> Option<String> {
+    (plan.notifications == Notifications::Told).then(|| bridge_state(&plan.uplink.client_id))
 }
 
 /// Where the store of a bridge lies: beside the gateway's own.

@@ -191,7 +191,7 @@ mod tests {
             notice("bus_overloaded", "store/2"),
             notice("store_failed", "store"),
             notice("uplink_disabled", "store"),
-            notice("budget_80", "store/cellular"),
+            notice("budget_80", "store/cellular/month"),
             notice("certificate_unusable", "store"),
             notice("store_failed", &bridge_subject("store", "store")),
             notice("bus_down", "store-2"),

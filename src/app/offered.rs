@@ -56,7 +56,7 @@ pub(super) async fn forget(store: &StoreHandle) {
 /// The last one is waited for: then all before it are on disk, too.
 async fn offer(means: &Means, bridge: &str, filter: &str) -> Result<(), Refused> {
     let retained = means.publisher.retained(filter).flatten();
-    let mut letters = retained.filter(|letter| means.forward.wants(&letter.topic, None)).peekable();
+    let mut letters = retained.filter(|letter| means.ownership.of(&letter.topic).is_clients()).peekable();
     while let Some(letter) = letters.next() {
         if letters.peek().is_some() {
             means.forward.offer(bridge, Letter { wish: Wish::Nothing, ..letter }).await?;

@@ -30,6 +30,7 @@ use crate::model::tag::{DeviceIx, TagIx};
 use crate::model::time::{Certainty, Stamp};
 use crate::model::topic::result_topic;
 use crate::payload::json;
+use crate::pipeline::limits;
 
 use super::request::{self, Wanted};
 
@@ -233,7 +234,7 @@ impl Router {
         if id.is_none() && request.redelivery == Redelivery::Again {
             return Err(Refusal::Duplicate);
         }
-        if wanted.value.as_f64().is_some_and(|number| !tag.write.limits.contain(number)) {
+        if wanted.value.as_f64().is_some_and(|number| !limits::of_writes(tag).contain(number)) {
             return Err(Refusal::Range);
         }
         let deadline = self.deadline(request, wanted.expires_ms)?;

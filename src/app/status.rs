@@ -71,6 +71,8 @@ fn operate(values: &Arc<Values>, buses: Slots) -> Operate {
         let bus = values.plan().device(device).and_then(|device| device.bus);
         let buses = buses.load();
         let slot = bus.and_then(|BusIx(bus)| buses.get(bus as usize)?.as_ref()).ok_or(Unwilling::NoBus)?;
-        slot.load().switches.ask(device, operation)
+        let switches = Arc::clone(&slot.load().switches);
+        switches.ask(device, operation)?;
+        Ok(Box::pin(async move { switches.heeded(device).await }))
     })
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::access::{Holder, Identity};
 
 use super::durable::Durable;
+use super::message::Delivery;
 use super::outbox::Outbox;
 use super::retained::Unfinished;
 use super::session::Unreleased;
@@ -101,6 +102,8 @@ pub(super) struct Carried {
     pub sent_below: u64,
     /// What its last connection had and it was not owed, there being no room, and what is not known to have arrived.
     pub lost: u64,
+    /// What other members of shared groups get instead, since it goes on with nothing.
+    pub left: Vec<Delivery>,
 }
 
 /// Has the broker taken it?

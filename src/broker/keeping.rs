@@ -123,7 +123,14 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
         expires: message.expires_unix_ms.and_then(|number| End::of_row(number).instant(clock)),
         keep: Keep::Every,
     };
-    Delivery { message: Arc::new(message), qos: qos_of(qos), retain: retain.into(), ids: identifiers, owed }
+    Delivery {
+        message: Arc::new(message),
+        qos: qos_of(qos),
+        retain: retain.into(),
+        ids: identifiers,
+        owed,
+        shared: None,
+    }
 }
 
 /// Has a row with this end of life certainly expired?

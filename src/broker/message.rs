@@ -115,6 +115,9 @@ pub(crate) struct Delivery {
     pub ids: Vec<u32>,
     /// Its row in the ledger, if it has one.
     pub owed: Option<Owed>,
+    /// The shared subscription that it came by, as it was subscribed to: another member gets it, should it not arrive before
+    /// the session ends. Only where that ends with its connection, and of what must arrive.
+    pub shared: Option<Arc<str>>,
 }
 
 impl Delivery {

@@ -30,8 +30,9 @@
 //! refused to its sender, and they get it once more when that one sends it again.
 //!
 //! Of a shared subscription a member that is connected gets the message; if none is, it is owed to one that is not; who has
-//! no room for it comes last, of them first whoever is there and keeps up. What a member is owed when its session ends is
-//! dropped, counted, and not given to another (4.8.2 allows that at QoS 1 and demands it at QoS 2). A client id whose
+//! no room for it comes last, of them first whoever is there and keeps up. Of a member whose session ends with its connection
+//! the others get what waited for it, and what it was sent at QoS 1 and has not acknowledged (4.8.2; at QoS 2 nobody else may);
+//! if there is none, it is counted. What a lasting session is owed when it ends is dropped, and counted. A client id whose
 //! session belongs to another identity is refused (0x85). Retained messages of clients that a new subscription has not yet
 //! been sent are sent after a reconnect, also when the gateway was restarted meanwhile: from the first one on. Wills that
 //! wait are sent when the gateway stops in order; a power cut is not their case.
@@ -241,6 +242,7 @@ fn tell_of_room(notices: &Notices, client: &str, room: core::Room) {
             tracing::info!(client, "room again for what a session is owed");
             notices.tell(notice(event, Phase::Cleared, client, "there is room again".to_owned()));
         }
+        core::Room::Ended => notices.tell(notice(event, Phase::Cleared, client, "its session has ended".to_owned())),
     }
 }
 

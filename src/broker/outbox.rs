@@ -5,12 +5,14 @@
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
 //!
-//! A single message need not wait at all: see `line`. A sensor may sleep: see `sensor`.
+//! A single message need not wait at all: see `line`. A sensor may sleep: `sensor`. What becomes of those that wait at the
+//! end: `closing`.
 //!
 //! What stands in the ledger does not end a connection: when it takes more than half of that, the outbox falls
 //! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
 //! it has [caught up](Outbox::catch_up). A returning session begins behind.
 
+mod closing;
 mod line;
 mod sensor;
 
@@ -66,6 +68,8 @@ struct Queue {
     ending: Option<Ending>,
     /// Of what was dropped at the end: what must arrive, and stands in no ledger.
     lost: Lost,
+    /// And what other members of shared groups may get.
+    for_others: Vec<Delivery>,
     /// Lent by the connection while it waits.
     line: Option<Line>,
     /// Lent with it, and not used.
@@ -187,27 +191,10 @@ impl Outbox {
         });
     }
 
-    /// Ends the connection; the first reason counts. What waits is dropped, but for an orderly stop.
-    pub(super) fn end(&self, ending: Ending) {
-        self.change(|queue| self.sensor.end(queue, ending));
-        self.bell.notify_one();
-    }
-
-    /// Why the connection must end, if it must.
-    pub(super) fn ending(&self) -> Option<Ending> {
-        self.lock().ending
-    }
-
     /// Nothing waits, here or in the ledger? Of a connection that is told to go nobody knows: what waited was dropped.
     pub(super) fn is_clear(&self) -> bool {
         let queue = self.lock();
         queue.waiting.is_empty() && queue.behind.is_none() && queue.ending.is_none()
-    }
-
-    /// The connection has ended: of what waits, or waited then, so much must arrive and stands in no ledger.
-    pub(super) fn lost(&self) -> Lost {
-        let queue = self.lock();
-        Lost { all: queue.lost.all + queue.fleeting(), ..queue.lost }
     }
 
     /// Messages ever taken out, and ever put in: what is put in now is the next after the second number.
@@ -305,28 +292,11 @@ impl Queue {
         Put::Waits
     }
 
-    fn fleeting(&self) -> u64 {
-        self.waiting.iter().filter(|delivery| delivery.is_fleeting()).count() as u64
-    }
-
     fn leaves(&mut self, ordinal: u64) -> bool {
         if let Some(behind) = &mut self.behind {
             behind.last = behind.last.max(ordinal);
         }
         self.behind.is_some()
-    }
-
-    /// Too much: what waits is lost, and one more.
-    fn overflow(&mut self, delivery: &Delivery) -> Put {
-        if self.ending.is_some() {
-            return Put::Closed;
-        }
-        // What stands in the ledger is not lost.
-        let lost = self.waiting.iter().filter(|delivery| delivery.owed.is_none()).count() + 1;
-        let all = self.fleeting() + u64::from(delivery.is_fleeting());
-        self.end(Ending::TooSlow);
-        self.lost = Lost { all, counted: all };
-        Put::Overflowed(lost)
     }
 
     fn push(&mut self, delivery: Delivery, cost: usize) {
@@ -381,18 +351,6 @@ impl Queue {
             self.newest = None;
         }
         Some(delivery)
-    }
-
-    fn end(&mut self, ending: Ending) {
-        if self.ending.is_some() {
-            return;
-        }
-        self.ending = Some(ending);
-        if ending != Ending::Stopping {
-            let (begun, launched) = (std::mem::take(&mut self.begun), self.launched);
-            let lost = Lost { all: self.fleeting(), counted: 0 };
-            *self = Self { ending: self.ending, begun, launched, lost, ..Self::default() };
-        }
     }
 }
 

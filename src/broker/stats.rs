@@ -51,7 +51,7 @@ pub struct BrokerStats {
     pub dropped_too_large: Counter,
     /// Messages that found no room among what their session is owed, or no disk that works.
     pub dropped_full: Counter,
-    /// Messages that were owed to a session when it ended.
+    /// Messages that were owed to a session when it ended, or left by a member of a shared group that has no other.
     pub dropped_ended: Counter,
     /// Messages that expired before they could be sent.
     pub dropped_expired: Counter,

@@ -5,6 +5,7 @@
 //! in turn (section 4.8.2); that is apart from what the same client subscribes to by itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::message::Qos;
 
@@ -57,6 +58,8 @@ struct Node {
 #[derive(Debug)]
 struct Group {
     name: Box<str>,
+    /// With the filter, as clients have it.
+    raw: Arc<str>,
     members: Vec<Subscription>,
     /// Whose turn it is, unless it is beyond the last: then the first one's.
     next: usize,
@@ -67,8 +70,8 @@ struct Group {
 pub(super) struct Found {
     /// Of every matching filter; a client may be there several times.
     pub single: Vec<Subscription>,
-    /// One member of each matching group.
-    pub shared: Vec<Subscription>,
+    /// One member of each matching group, and the group as clients subscribe to it.
+    pub shared: Vec<(Subscription, Arc<str>)>,
 }
 
 impl Tree {
@@ -90,7 +93,7 @@ impl Tree {
         }
         let list = match group {
             None => &mut node.single,
-            Some(name) => node.group(name),
+            Some(name) => node.group(name, filter),
         };
         if let Some(old) = list.iter_mut().find(|old| old.client == subscription.client) {
             *old = subscription;
@@ -117,6 +120,21 @@ impl Tree {
         found.single.clear();
         found.shared.clear();
         self.root.find(topic, topic.starts_with('$'), &mut Finding { found, stand });
+    }
+
+    /// The member of a group that has the next turn, if there is one who does not lose what it is given.
+    pub(super) fn next_of(
+        &mut self,
+        filter: &str,
+        group: &str,
+        stand: &impl Fn(&Subscription) -> Standing,
+    ) -> Option<Subscription> {
+        let mut node = &mut self.root;
+        for level in filter.split('/') {
+            node = node.children.get_mut(level)?;
+        }
+        let group = node.groups.iter_mut().find(|known| &*known.name == group)?;
+        group.choose(stand).filter(|member| stand(member) != Standing::Full)
     }
 }
 
@@ -155,9 +173,10 @@ impl Group {
 }
 
 impl Node {
-    fn group(&mut self, name: &str) -> &mut Vec<Subscription> {
+    fn group(&mut self, name: &str, filter: &str) -> &mut Vec<Subscription> {
         let place = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
-            self.groups.push(Group { name: name.into(), members: Vec::new(), next: 0 });
+            let raw = format!("$share/{name}/{filter}").into();
+            self.groups.push(Group { name: name.into(), raw, members: Vec::new(), next: 0 });
             self.groups.len() - 1
         });
         &mut self.groups[place].members
@@ -226,7 +245,7 @@ impl Node {
     fn take<F: Fn(&Subscription) -> Standing>(&mut self, finding: &mut Finding<'_, F>) {
         finding.found.single.extend_from_slice(&self.single);
         for group in &mut self.groups {
-            finding.found.shared.extend(group.choose(finding.stand));
+            finding.found.shared.extend(group.choose(finding.stand).map(|member| (member, Arc::clone(&group.raw))));
         }
     }
 }
@@ -296,7 +315,7 @@ mod tests {
         for _ in 0..6 {
             tree.find("a/b", &mut found, &|_| Standing::Here);
             assert!(found.single.is_empty());
-            turns.extend(found.shared.iter().map(|subscription| subscription.client.slot));
+            turns.extend(found.shared.iter().map(|(subscription, _)| subscription.client.slot));
         }
         assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
         for (best, worst, expected) in [
@@ -310,9 +329,13 @@ mod tests {
             for turn in expected {
                 let stand = |member: &Subscription| if member.client.slot == best.0 { best.1 } else { worst };
                 tree.find("a/b", &mut found, &stand);
-                assert_eq!(found.shared[0].client.slot, turn, "{best:?}");
+                let (member, raw) = &found.shared[0];
+                assert_eq!((member.client.slot, &**raw), (turn, "$share/g/a/#"), "{best:?}");
             }
         }
+        let mut next = |group, standing| tree.next_of("a/#", group, &|_| standing).map(|member| member.client.slot);
+        assert_eq!((next("g", Standing::Here), next("g", Standing::Here)), (Some(1), Some(2)));
+        assert_eq!((next("g", Standing::Full), next("h", Standing::Here)), (None, None));
         for slot in 0..3 {
             assert!(tree.remove("a/#", Some("g"), by(slot).client));
         }

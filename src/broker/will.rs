@@ -55,6 +55,10 @@ impl LastWill {
         &self.message.topic
     }
 
+    pub(super) fn source(&self) -> &Identity {
+        &self.source
+    }
+
     pub(super) fn retain(&self) -> Retain {
         self.retain
     }

@@ -46,7 +46,7 @@ pub fn report(args: &Args, facts: &HostFacts) -> Result<String, Failed> {
     let paid: Vec<_> = plan.uplinks.iter().filter(|uplink| !uplink.is_local()).collect();
     if paid.is_empty() {
         let none = if plan.uplinks.is_empty() { "no [[uplink]]" } else { "no [[uplink]] but to the local broker" };
-        return Err(Failed::Config(format!("{}: there is {none}, so nothing is sent", args.config.display())));
+        return Err(Failed::Usage(format!("{}: there is {none}, so nothing is sent", args.config.display())));
     }
     let seen = match &args.from_store {
         Some(dir) => Some(seen::Seen::look(&store_dir(dir, plan))?),

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use super::Failed;
-use crate::access;
+use crate::access::{self, PASSWORD_BYTES_MAX};
 
-/// Longest password, bytes: a will and a client id fit into the same CONNECT.
-const PASSWORD_BYTES_MAX: u64 = 4096;
+/// What is read of a line: a password that is too long, and how the line ends, are told from one that is not.
+const LINE_BYTES_MAX: u64 = PASSWORD_BYTES_MAX as u64 + 3;
 
 /// Ends the line as Enter does while a password is typed, and is told from it.
 const CONTROL_C: u8 = 3;
@@ -105,7 +105,7 @@ fn with(text: &str, user: &str, kept: &str) -> (String, bool) {
 /// The one line of standard input.
 fn piped(input: &mut impl Read) -> Result<Vec<u8>, Failed> {
     let mut line = Vec::new();
-    let read = input.take(PASSWORD_BYTES_MAX + 3).read_to_end(&mut line);
+    let read = input.take(LINE_BYTES_MAX).read_to_end(&mut line);
     read.map_err(|error| Failed::TryAgain(format!("cannot read the password: {error}")))?;
     for end in [b'\n', b'\r'] {
         line.pop_if(|last| *last == end);
@@ -117,7 +117,7 @@ fn sound(password: Vec<u8>) -> Result<Vec<u8>, Failed> {
     if password.is_empty() {
         return Err(Failed::Usage("an empty password is none".to_owned()));
     }
-    if password.len() as u64 > PASSWORD_BYTES_MAX || password.contains(&b'\n') {
+    if password.len() > PASSWORD_BYTES_MAX || password.contains(&b'\n') {
         return Err(Failed::Usage(format!("a password is one line of at most {PASSWORD_BYTES_MAX} bytes")));
     }
     Ok(password)
@@ -158,7 +158,7 @@ impl Unseen {
         let no_terminal = |error: io::Error| Failed::TryAgain(format!("cannot ask on the terminal: {error}"));
         (&self.terminal).write_all(question.as_bytes()).map_err(no_terminal)?;
         let mut line = Vec::new();
-        let mut reader = BufReader::new(&self.terminal).take(PASSWORD_BYTES_MAX + 3);
+        let mut reader = BufReader::new(&self.terminal).take(LINE_BYTES_MAX);
         loop {
             let before = line.len();
             let more = reader.fill_buf().map_err(no_terminal)?;

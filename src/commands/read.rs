@@ -3,6 +3,7 @@
 //! Asks the device itself, never the gateway; one request per value, so that an exception names its register.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde_json::json;
@@ -49,7 +50,10 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     let target = Target::find(&args.target, &args.words, args.count, Purpose::Read)?;
     let mut wires = Wires::new(clock.clone());
     let Some(every) = args.watch else {
-        return if round(&args, &target, &mut wires, &clock).await? { Ok(()) } else { Err(Failed::Verdict) };
+        return match round(&args, &target, &mut wires, &clock).await? {
+            ControlFlow::Continue(false) => Err(Failed::Verdict),
+            ControlFlow::Continue(true) | ControlFlow::Break(()) => Ok(()),
+        };
     };
     let mut interrupt = Interrupt::listen()?;
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
@@ -63,7 +67,8 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
         tokio::select! {
             () = interrupt.came() => return Ok(()),
             ended = round(&args, &target, &mut wires, &clock) => match ended {
-                Ok(_) => {}
+                Ok(ControlFlow::Continue(_)) => {}
+                Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(Failed::TryAgain(text)) => eprintln!("ironbridge: {text}"),
                 Err(other) => return Err(other),
             }
@@ -71,8 +76,13 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
     }
 }
 
-/// Every value once; were all of them there? Each is printed as it comes.
-async fn round(args: &Args, target: &Target, wires: &mut Wires, clock: &Clock) -> Result<bool, Failed> {
+/// Every value once; were all of them there? Each is printed as it comes. Breaks off when nobody reads what is printed.
+async fn round(
+    args: &Args,
+    target: &Target,
+    wires: &mut Wires,
+    clock: &Clock,
+) -> Result<ControlFlow<(), bool>, Failed> {
     let mut all = true;
     let mut told = None; // the same advice for every value of a dead device is said once
     let width = target.wanted.iter().map(|wanted| wanted.label.chars().count()).max().unwrap_or(0);
@@ -91,11 +101,11 @@ async fn round(args: &Args, target: &Target, wires: &mut Wires, clock: &Clock) -
         };
         told = answer.advice;
         if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
-            // Nobody reads on: no use in asking on.
-            return Err(super::printed(Err(error)).err().unwrap_or(Failed::Verdict));
+            // Nobody reads on: no use in asking on, and what was read is all that was wanted.
+            return super::printed(Err(error)).map(ControlFlow::Break);
         }
     }
-    Ok(all)
+    Ok(ControlFlow::Continue(all))
 }
 
 fn line(target: &Target, wanted: &Wanted, (answer, advice): (&Answer, Option<&String>), width: usize) -> String {

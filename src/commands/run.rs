@@ -226,8 +226,12 @@ impl Reloads {
     }
 
     async fn compare(&self, config: PathBuf, texts: Option<Vec<Text>>) -> Answer {
+        let running = self.config.clone();
         let read = match texts {
-            Some(texts) => off_the_loop(move |facts| config::given(&config, texts, facts)).await,
+            Some(texts) => {
+                let (config, texts) = beside(&running, config, texts);
+                off_the_loop(move |facts| config::given(&config, texts, facts)).await
+            }
             None => read(config).await.map(|(loaded, _)| loaded),
         };
         match read {
@@ -240,6 +244,22 @@ impl Reloads {
             Err(Unread::Fault(text)) => outcome("fault", text),
         }
     }
+}
+
+/// A draft and its files as if they lay where the configuration in force does, which is where they would be put: a relative
+/// path in them means the same. What names a file whole still finds it.
+fn beside(running: &Path, draft: PathBuf, mut texts: Vec<Text>) -> (PathBuf, Vec<Text>) {
+    let running = std::path::absolute(running).unwrap_or_else(|_| running.to_owned());
+    let (Some(from), Some(to), Some(name)) = (draft.parent(), running.parent(), draft.file_name()) else {
+        return (draft, texts);
+    };
+    if from == to {
+        return (draft, texts);
+    }
+    let moved = |(path, text): &Text| Some((to.join(path.strip_prefix(from).ok()?), text.clone()));
+    let moved: Vec<Text> = texts.iter().filter_map(moved).collect();
+    texts.extend(moved);
+    (to.join(name), texts)
 }
 
 /// Why there is no new configuration.

@@ -18,6 +18,7 @@ use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::data_type::Kind;
 use crate::model::quality::{Cause, Quality};
 use crate::model::value::Value;
+use crate::pipeline::limits;
 
 /// A write that has not begun this long after it was confirmed is not carried out any more.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,6 +87,7 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
         guard: found.as_ref().map(|found| found.model),
         value: &value,
         deadline: clock.now().after(DEADLINE),
+        switches: None,
     };
     let done = carry_out(wires.driver(&target, wanted).await?, &clock, order).await;
     tell(&args, (tag, wanted), (old.as_ref(), &value), &done.outcome)
@@ -124,10 +126,9 @@ fn value(tag: &TagPlan, text: &str) -> Result<Value, Failed> {
 
 /// Before anybody is asked, and before the device is.
 fn check_limits(tag: &TagPlan, wanted: &Wanted, value: &Value) -> Result<(), Failed> {
-    let limits = tag.write.limits;
     match value.as_f64() {
-        Some(number) if !limits.contain(number) => {
-            let limits = span(limits);
+        Some(number) if !limits::of_writes(tag).contain(number) => {
+            let limits = span(tag.write.limits);
             Err(refused(&format!("{}: {value} is outside {limits} of the configuration", wanted.label)))
         }
         _ => Ok(()),

@@ -142,6 +142,9 @@ fn row(record: Record, columns: &[Option<Column>], decimal: Decimal, findings: &
         if let Some(message) = misread(&cell.text, column.key.kind, decimal) {
             findings.report(Finding::value(cell.at, Trail::Key(&trail, &column.name()), message));
         }
+        if let Some(message) = column.is_tag("address").then(|| cell::clipped_bit(&cell.text)).flatten() {
+            findings.report(Finding::value(cell.at, Trail::Key(&trail, &column.name()), message));
+        }
         cells.push(Filled { column, text: pointed(cell.text, column.key.kind, decimal), at: cell.at });
     }
     Written { line: record.line, at: record.at, comments: record.comments, cells }

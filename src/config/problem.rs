@@ -238,7 +238,8 @@ impl Finding {
 /// often than not, and what is wrong with it is asked about in public.
 fn tells_a_secret(line: &str) -> bool {
     let lower = line.to_ascii_lowercase();
-    let words = ["passw", "passphrase", "secret", "token", "api_key", "apikey", "access_key", "accesskey"];
+    let words =
+        ["passw", "passphrase", "secret", "token", "api_key", "apikey", "access_key", "accesskey", "sas_key", "saskey"];
     let sets = |word: &str| {
         lower.split(word).skip(1).any(|rest| {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());

@@ -48,6 +48,12 @@ struct Unit<T> {
     form: &'static str,
 }
 
+/// Where what this unknown key holds belongs: there is a key for a file with it.
+fn file_for(unknown: &str, keys: &[Key]) -> Option<&'static str> {
+    let file = keys.iter().map(|key| key.name).find(|name| name.strip_suffix("_file") == Some(unknown));
+    file.or((unknown == "password").then_some("password_file"))
+}
+
 /// One table being read.
 #[derive(Debug, Clone, Copy)]
 pub struct Section<'a, 't> {
@@ -70,18 +76,18 @@ impl<'a, 't> Section<'a, 't> {
         };
         for entry in &table.entries {
             let path = Trail::Key(trail, &entry.key);
-            match keys.iter().find(|key| key.name == entry.key) {
-                Some(_) => {}
-                None if entry.key == "password" => {
-                    let message = "secrets are never values: put it into a file and name that in `password_file`";
-                    cx.findings.report(Finding::line(entry.key_at, path, message).secret());
-                }
-                None => {
-                    let message = format!("unknown key{}", nearest::hint(&entry.key, keys.iter().map(|key| key.name)));
-                    let allowed = keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ");
-                    cx.findings.report(Finding::line(entry.key_at, path, message).allowed(allowed));
-                }
+            if keys.iter().any(|key| key.name == entry.key) {
+                continue;
             }
+            let finding = if let Some(file) = file_for(&entry.key, keys) {
+                let message = format!("secrets are never values: put it into a file and name that in `{file}`");
+                Finding::line(entry.key_at, path, message).secret()
+            } else {
+                let message = format!("unknown key{}", nearest::hint(&entry.key, keys.iter().map(|key| key.name)));
+                let allowed = keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ");
+                Finding::line(entry.key_at, path, message).allowed(allowed)
+            };
+            cx.findings.report(finding);
         }
         Some(Self { cx, at: node.at, trail, table })
     }

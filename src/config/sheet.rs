@@ -14,7 +14,7 @@ pub use layout::Layout;
 pub use text::Form;
 pub use tree::{device_cells, first_tag, head, line, tag_headers};
 
-use super::csv::cell::Decimal;
+use super::csv::cell::{Decimal, whole_bit};
 use super::csv::columns::{self, Column, Owner, Scope};
 use super::csv::{Lines, Written};
 use super::schema::Kind;
@@ -118,7 +118,7 @@ impl Sheet {
                 out.comments(&line.comments);
                 out.record(columns.iter().map(|column| {
                     let cell = cells.iter().find(|(used, _)| used == column);
-                    cell.map_or_else(String::new, |(column, text)| localized(text, column.key.kind, dialect.decimal))
+                    cell.map_or_else(String::new, |(column, text)| localized(*column, text, dialect.decimal))
                 }));
             }
         }
@@ -132,9 +132,11 @@ fn comment_line(comment: &str) -> String {
     comment.trim_end().replace(|c: char| c.is_control() && c != '\t', " ")
 }
 
-fn localized(text: &str, kind: Kind, decimal: Decimal) -> String {
-    match (kind, decimal) {
+/// As a spreadsheet of that kind leaves it alone.
+fn localized(column: Column, text: &str, decimal: Decimal) -> String {
+    match (column.key.kind, decimal) {
         (Kind::Number, Decimal::Comma) => text.replacen('.', ",", 1),
+        _ if column.is_tag("address") => whole_bit(text).unwrap_or_else(|| text.to_owned()),
         _ => text.to_owned(),
     }
 }

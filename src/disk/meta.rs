@@ -164,7 +164,7 @@ pub enum Edit {
     DropCursor(String, u8),
     /// Adds or replaces.
     PutBoot(u32, String),
-    /// Adds or replaces.
+    /// In place of those of that boot before it; a floor in place of its floor.
     PutFix(FixRow),
     /// Forgets fixes of boots before this one.
     DropFixesBefore(u32),
@@ -298,8 +298,9 @@ fn make(work: &Transaction<'_>, put_tag: &mut Statement<'_>, edit: &Edit) -> rus
             run("DELETE FROM cursor WHERE uplink = ?1 AND class = ?2", params![uplink, class])
         }
         Edit::PutBoot(number, token) => run("INSERT OR REPLACE INTO boot VALUES (?1, ?2)", params![number, token]),
-        Edit::PutFix(fix) => {
-            run("INSERT OR REPLACE INTO fix VALUES (?1, ?2, ?3)", params![fix.at.0, fix.at.1, fix.unix_ms])
+        Edit::PutFix(FixRow { at: (boot, micros), unix_ms }) => {
+            run("DELETE FROM fix WHERE boot = ?1 AND (micros < 0) = (?2 < 0)", params![boot, micros])?;
+            run("INSERT INTO fix VALUES (?1, ?2, ?3)", params![boot, micros, unix_ms])
         }
         Edit::DropFixesBefore(boot) => run("DELETE FROM fix WHERE boot < ?1", params![boot]),
         Edit::PutMeter(row) => meter::put(work, row),

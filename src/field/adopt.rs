@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::command::FieldCommand;
-use super::devices::{Device, Roster, Seat};
+use super::devices::{Device, Poll, Roster, Seat};
 use super::driver::Pace;
 use super::lane::Lane;
 use super::memory::Learned;
@@ -81,12 +81,6 @@ impl Plans {
     pub fn followed(&self) -> watch::Receiver<Option<Arc<Plan>>> {
         self.followed.subscribe()
     }
-}
-
-/// What was known of a poll.
-struct Before {
-    block: Block,
-    ix: PollIx,
 }
 
 /// Can this bus go on with other devices?
@@ -167,7 +161,7 @@ impl Lane {
         }
         let blocks: Vec<Block> = (0..self.envoy.roster.devices.len())
             .flat_map(|place| match before.get(&self.envoy.roster.devices[place].ix) {
-                Some(polls) => polls.iter().map(|(before, _)| before.block.clone()).collect(),
+                Some(polls) => polls.iter().map(|(_, poll)| poll.block.clone()).collect(),
                 None => self.pieces(Seat(place)),
             })
             .collect();
@@ -176,25 +170,25 @@ impl Lane {
         self.envoy.tags = tags.taking_over(&mut self.envoy.tags, stays);
         let plan = Arc::clone(&self.envoy.plan);
         self.envoy.roster.set_polls(&plan, blocks, &self.envoy.tags);
-        self.go_on(before, now);
+        self.go_on(before.into_values().flatten(), now);
         self.driver.keep_pace(Pace::of_units(own.iter().filter_map(|ix| plan.device(*ix))));
         self.envoy.switches.adopt(&plan, own, kept);
         self.envoy.switched.mark_changed(); // one that begins anew is paused before it is asked anything
         info!(bus = %self.envoy.name, devices = own.len(), untouched = kept.len(), "bus goes on with other devices");
-        self.show_cut(kept).await;
+        self.show_connection(kept).await;
     }
 
-    /// The schedule, and what the polls had shown.
-    fn go_on(&mut self, before: HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>>, now: Instant) {
+    /// The schedule, and what the polls had shown, of those that read the same as before: when they would have been read, as
+    /// well as they were known. A device in doubt is asked again by the poll that failed, or by any if that is no more.
+    pub(super) fn go_on(&mut self, before: impl IntoIterator<Item = (PollIx, Poll)>, now: Instant) {
         let earlier = std::mem::take(&mut self.schedule);
         self.schedule = self.scheduled(now);
         let mut moved: HashMap<PollIx, PollIx> = HashMap::new();
-        for (was, poll) in before.into_values().flatten() {
-            let same = |(_, now): &(PollIx, &super::devices::Poll)| now.block == was.block;
-            let Some((ix, _)) = self.envoy.roster.polls.iter().enumerate().find(same) else { continue };
+        for (was, poll) in before {
+            let Some(ix) = self.envoy.roster.polls.iter().position(|now| now.block == poll.block) else { continue };
             self.envoy.roster.polls[ix].go_on(&poll);
-            self.schedule.go_on(ix, (&earlier, was.ix));
-            moved.insert(was.ix, ix);
+            self.schedule.go_on(ix, (&earlier, was));
+            moved.insert(was, ix);
         }
         for device in &mut self.envoy.roster.devices {
             device.unit.renumbered(|ix| moved.get(&ix).copied());
@@ -209,12 +203,16 @@ impl Lane {
         device.whole_again = now + device.learned.wait();
     }
 
-    /// New devices of a bus without a connection are as badly off as the others.
-    async fn show_cut(&mut self, kept: &[DeviceIx]) {
-        let at = self.envoy.clock.now();
-        for place in 0..self.envoy.roster.devices.len() {
-            if self.envoy.cut && !kept.contains(&self.envoy.roster.devices[place].ix) {
-                self.envoy.cut_off(Seat(place), at).await;
+    /// New devices of a bus without a connection are as badly off as the others; behind one that is open they are asked.
+    async fn show_connection(&mut self, kept: &[DeviceIx]) {
+        if self.driver.is_open() {
+            self.envoy.connected();
+        } else if self.envoy.cut {
+            let at = self.envoy.clock.now();
+            for place in 0..self.envoy.roster.devices.len() {
+                if !kept.contains(&self.envoy.roster.devices[place].ix) {
+                    self.envoy.cut_off(Seat(place), at).await;
+                }
             }
         }
         self.envoy.report();
@@ -226,12 +224,11 @@ impl Lane {
 fn taken_apart(
     roster: Roster,
     kept: &[DeviceIx],
-) -> (HashMap<DeviceIx, Device>, HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>>) {
-    let mut polls: HashMap<DeviceIx, Vec<(Before, super::devices::Poll)>> =
-        kept.iter().map(|ix| (*ix, Vec::new())).collect();
+) -> (HashMap<DeviceIx, Device>, HashMap<DeviceIx, Vec<(PollIx, Poll)>>) {
+    let mut polls: HashMap<DeviceIx, Vec<(PollIx, Poll)>> = kept.iter().map(|ix| (*ix, Vec::new())).collect();
     for (ix, poll) in roster.polls.into_iter().enumerate() {
         if let Some(of_device) = polls.get_mut(&poll.block.device) {
-            of_device.push((Before { block: poll.block.clone(), ix }, poll));
+            of_device.push((ix, poll));
         }
     }
     let devices = roster.devices.into_iter().filter(|device| kept.contains(&device.ix));

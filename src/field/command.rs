@@ -1,7 +1,7 @@
 //! One command to a device: check, write, read back, say how it ended.
 //!
-//! Fed by the router through the bus's small queue; taken by the bus before the next poll. Promises: the deadline is
-//! looked at just before the wire; a write that may have arrived goes out once, unless the tag's `write.retry` says that
+//! Fed by the router through the bus's small queue; taken by the bus before the next poll. Promises: the deadline, and who
+//! is to be left alone, are looked at just before the wire; a write that may have arrived goes out once, unless the tag's `write.retry` says that
 //! twice does no harm; `done` means that the device confirmed it and, with `verify`, that it holds what was written. Between
 //! the read and the write of some bits nothing else is on the bus: it is one task.
 
@@ -18,6 +18,7 @@ use super::modbus::write::{Intent, Write, intend, read_back};
 use super::outcome::{BUSY_MAX, BUSY_WAIT};
 use super::sunspec::chain::Model;
 use super::sunspec::guarded;
+use super::switches::Switches;
 use super::tags::exponent;
 use crate::config::plan::{Plan, TagPlan, Verify};
 use crate::flow::clock::Clock;
@@ -34,6 +35,15 @@ const VERIFY_AGAIN: Duration = Duration::from_millis(100);
 
 /// The device does not know the function, and has done nothing (Application Protocol 1.1b3, section 7).
 const ILLEGAL_FUNCTION: u8 = 1;
+/// The device has accepted the request, and will take long over it.
+const ACKNOWLEDGE: u8 = 5;
+/// The device is at work on something else, and has not taken the request: later.
+const DEVICE_BUSY: u8 = 6;
+
+/// It is the gateway in between that says so: the unit behind it is silent (section 7).
+pub(super) const fn is_of_gateway(exception: u8) -> bool {
+    matches!(exception, 10 | 11)
+}
 
 /// A command on its way to its bus.
 #[derive(Debug)]
@@ -91,6 +101,9 @@ impl Done {
 
     fn of_trouble(trouble: &Trouble) -> Self {
         match trouble {
+            Trouble::Exception(code) if is_of_gateway(*code) => {
+                Self::failed(Failure::Exception(*code), Contact::Silent)
+            }
             Trouble::Exception(code) => Self::failed(Failure::Exception(*code), Contact::Answered),
             Trouble::Timeout => Self::failed(Failure::Timeout, Contact::Silent),
             Trouble::Protocol => Self::failed(Failure::Protocol, Contact::Silent),
@@ -117,6 +130,8 @@ pub struct Order<'a> {
     pub value: &'a Value,
     /// Not to be sent after this.
     pub deadline: Stamp,
+    /// Whom a person wants left alone, on the whole bus; `None` where nobody can say so.
+    pub switches: Option<&'a Switches>,
 }
 
 /// How a step before the end can end.
@@ -150,7 +165,7 @@ async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result
             return Err(trouble.into());
         }
     }
-    in_time(clock, order)?;
+    still_wanted(driver, clock, order)?;
     if order.scale_from.is_some() {
         present(driver, order).await?; // or what follows is no scale factor
     }
@@ -165,11 +180,29 @@ async fn attempt(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Result
         driver.broadcast(&write).await?;
         return Ok(Done { outcome: Outcome::Done { read_back: None }, contact: Contact::None });
     }
-    send(driver, clock, order, &intent).await?;
+    let taken = send(driver, clock, order, &intent).await?;
     if order.tag.write.verify == Verify::TrustReply {
-        return Ok(Done { outcome: Outcome::Done { read_back: None }, contact: Contact::Answered });
+        let outcome = match taken {
+            Taken::Over => Outcome::Done { read_back: None },
+            Taken::In => in_doubt(None),
+        };
+        return Ok(Done { outcome, contact: Contact::Answered });
     }
-    Ok(verify(driver, order, &intent, factor).await?)
+    Ok(verify(driver, order, &intent, (factor, taken)).await?)
+}
+
+/// What a device says of a write that it does not refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It is done.
+    Over,
+    /// It is begun, and takes long.
+    In,
+}
+
+/// It was begun, and nobody can say that it was done.
+fn in_doubt(read_back: Option<Value>) -> Outcome {
+    Outcome::Failed { reason: Failure::Timeout, read_back }
 }
 
 fn intent_of(order: Order<'_>, factor: Factor) -> Result<Intent, Stop> {
@@ -184,8 +217,17 @@ async fn present(driver: &mut Driver, order: Order<'_>) -> Result<(), Stop> {
     }
 }
 
-fn in_time(clock: &Clock, order: Order<'_>) -> Result<(), Stop> {
-    if clock.now() > order.deadline { Err(Stop::Refused(Refusal::Expired)) } else { Ok(()) }
+/// It is not too late, and nobody whom the write would reach is to be left alone: of a broadcast that is the whole line.
+fn still_wanted(driver: &Driver, clock: &Clock, order: Order<'_>) -> Result<(), Stop> {
+    let everybody = driver.broadcasts(order.unit);
+    let holds = |all: &Switches| if everybody { all.hold_any() } else { all.holds(order.tag.device) };
+    if order.switches.is_some_and(holds) {
+        Err(Stop::Refused(Refusal::Paused))
+    } else if clock.now() > order.deadline {
+        Err(Stop::Refused(Refusal::Expired))
+    } else {
+        Ok(())
+    }
 }
 
 /// The scale factor as the device has it now. A value that cannot be expressed without it is out of range.
@@ -198,9 +240,9 @@ async fn factor(driver: &mut Driver, order: Order<'_>) -> Result<Factor, Stop> {
     exponent.map(Factor::Known).ok_or(Stop::Refused(Refusal::Range))
 }
 
-/// Sends the write until it is confirmed, or until it must not be sent again.
-async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Intent) -> Result<(), Stop> {
-    let (mut retries, mut instead, mut reopened) = (order.tag.write.retries, None, false);
+/// Sends the write until the device has taken it, or until it must not be sent again.
+async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Intent) -> Result<Taken, Stop> {
+    let (mut retries, mut busy, mut instead, mut reopened) = (order.tag.write.retries, 0, None, false);
     let mut earlier: Option<Trouble> = None;
     loop {
         let sent = once(driver, clock, order, intent, instead.take()).await;
@@ -210,8 +252,14 @@ async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Int
             instead = Some(other);
             continue;
         }
+        if matches!(sent, Ok((_, Err(Trouble::Exception(DEVICE_BUSY))))) && busy < BUSY_MAX {
+            busy += 1;
+            sleep(BUSY_WAIT).await;
+            continue;
+        }
         let trouble = match (sent, earlier.take()) {
-            (Ok((_, Ok(()))), _) => return Ok(()),
+            (Ok((_, Ok(()))), _) => return Ok(Taken::Over),
+            (Ok((_, Err(Trouble::Exception(ACKNOWLEDGE)))), _) => return Ok(Taken::In),
             (Ok((_, Err(trouble))) | Err(Stop::Trouble(trouble)), None) => trouble,
             // An earlier attempt may have arrived: that is what the sender must know, also when this one is refused.
             (Ok((_, Err(Trouble::Lost { .. } | Trouble::Exception(_)))) | Err(_), Some(before)) => {
@@ -246,6 +294,7 @@ async fn once(
     intent: &Intent,
     instead: Option<Write>,
 ) -> Result<(Write, Result<(), Trouble>), Stop> {
+    still_wanted(driver, clock, order)?; // this may be a repetition
     let (table, start, count) = intent.extent();
     let write = match instead {
         Some(write) => write,
@@ -263,25 +312,40 @@ async fn once(
     }
     present(driver, order).await?;
     driver.settle(order.unit).await?;
-    in_time(clock, order)?;
+    still_wanted(driver, clock, order)?;
     let sent = driver.write(order.unit, &write).await;
     Ok((write, sent))
 }
 
-async fn verify(driver: &mut Driver, order: Order<'_>, intent: &Intent, factor: Factor) -> Result<Done, Trouble> {
+async fn verify(
+    driver: &mut Driver,
+    order: Order<'_>,
+    intent: &Intent,
+    (factor, taken): (Factor, Taken),
+) -> Result<Done, Trouble> {
+    let (looks, wait) = match taken {
+        Taken::Over => (1, VERIFY_AGAIN),
+        Taken::In => (BUSY_MAX, BUSY_WAIT),
+    };
     let mut reading = held(driver, order, intent).await?;
-    if reading.as_ref().is_some_and(|reading| !intent.holds(reading)) {
-        sleep(VERIFY_AGAIN).await;
+    for _ in 0..looks {
+        if reading.as_ref().is_none_or(|reading| intent.holds(reading)) {
+            break;
+        }
+        sleep(wait).await;
         reading = held(driver, order, intent).await?;
     }
     let is_there = reading.as_ref().is_some_and(|reading| intent.holds(reading));
     let read_back = reading.and_then(|reading| read_back(order.tag, factor, &reading));
-    let outcome =
-        if is_there { Outcome::Done { read_back } } else { Outcome::Failed { reason: Failure::Verify, read_back } };
+    let outcome = match taken {
+        _ if is_there => Outcome::Done { read_back },
+        Taken::Over => Outcome::Failed { reason: Failure::Verify, read_back },
+        Taken::In => in_doubt(read_back),
+    };
     Ok(Done { outcome, contact: Contact::Answered })
 }
 
-/// What the device holds after a write that it has confirmed. `None`: it does not say. Its exception is one to the reading
+/// What the device holds after a write that it has taken. `None`: it does not say. Its exception is one to the reading
 /// then, and "refused" would have the sender write a second time. Busy with storing it is asked again like by a poll.
 async fn held(driver: &mut Driver, order: Order<'_>, intent: &Intent) -> Result<Option<Reading>, Trouble> {
     let (table, start, count) = intent.extent();

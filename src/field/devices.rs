@@ -211,7 +211,7 @@ impl Poll {
 }
 
 impl Poll {
-    /// What its readings had shown before its bus went on with other devices.
+    /// What its readings had shown before its bus went on with other devices, or with other reads.
     pub fn go_on(&mut self, before: &Self) {
         self.known_good = before.known_good;
         self.busy = before.busy;
@@ -325,6 +325,11 @@ impl Roster {
         debug_assert_eq!(self.polls.len(), twin, "schedule and roster grow together");
         self.polls.push(right);
         self.devices[seat.0].polls.push(twin);
+    }
+
+    /// A poll reads this from now on.
+    pub fn replace(&mut self, ix: PollIx, block: Block, plan: &Plan, tags: &Tags) {
+        self.polls[ix] = Poll::new(self.polls[ix].seat, plan, block, tags);
     }
 
     /// The poll that reads a tag.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::adopt::Plans;
-use super::devices::{Roster, Seat};
+use super::devices::{Poll, Roster, Seat};
 use super::outlet;
 use super::overload::{News, Overload};
 use super::standing::{Change, ProbeBudget};
@@ -78,7 +78,7 @@ pub(super) struct Envoy {
     pub switches: Arc<Switches>,
     /// … and when that changes.
     pub switched: watch::Receiver<()>,
-    /// The loss of the connection has been told; until a device answers again.
+    /// The loss of the connection has been told; until a device answers again, if one is asked.
     pub cut: bool,
     load: Load,
 }
@@ -184,12 +184,33 @@ impl Envoy {
         self.emit_bad(seat, at).await;
     }
 
-    /// A device answered: tells if that is news.
-    pub(super) fn answered(&mut self, seat: Seat) -> Change {
+    /// There is a connection. That is all there is to know of devices of which nothing is polled; and of the bus, where
+    /// nobody is asked anything.
+    pub(super) fn connected(&mut self) {
+        let asked = |poll: &Poll| !self.roster.devices[poll.seat.0].unit.is_paused();
+        if !self.roster.polls.iter().any(asked) {
+            self.mend();
+        }
+        for place in 0..self.roster.devices.len() {
+            let device = &mut self.roster.devices[place];
+            if device.polls.is_empty() && device.unit.trusted() != Change::Same {
+                device.down_since = None;
+                self.tell(Seat(place));
+            }
+        }
+    }
+
+    /// The connection is worth something again.
+    fn mend(&mut self) {
         if std::mem::take(&mut self.cut) {
             info!(bus = %self.name, "bus is connected again");
             self.notice("bus_down", Phase::Cleared, "connected again".into());
         }
+    }
+
+    /// A device answered: tells if that is news.
+    pub(super) fn answered(&mut self, seat: Seat) -> Change {
+        self.mend();
         let device = &mut self.roster.devices[seat.0];
         let change = device.unit.answered();
         if change == Change::Back {

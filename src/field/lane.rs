@@ -53,7 +53,7 @@ pub(super) struct Lane {
     /// The devices behind it.
     pub(super) envoy: Envoy,
     stop: Stop,
-    keep: Keep,
+    pub(super) keep: Keep,
     commands: mpsc::Receiver<FieldCommand>,
     waiting: Option<FieldCommand>,
     commands_in_a_row: u8,
@@ -252,6 +252,7 @@ impl Lane {
                     self.envoy.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
                     (0..self.envoy.roster.polls.len()).for_each(|ix| self.schedule.begin_anew(ix, now));
                 }
+                self.envoy.connected();
             }
             Err(error) => self.envoy.tell_cut(&error).await,
         }

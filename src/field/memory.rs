@@ -28,6 +28,11 @@ impl Boundary {
     pub fn is_of(&self, read: &Block) -> bool {
         (self.table, self.model, self.period) == (read.table, read.model, read.period)
     }
+
+    /// Does a read like this one reach over it?
+    pub fn is_within(&self, read: &Block) -> bool {
+        self.at > read.start && u32::from(self.at) < u32::from(read.start) + u32::from(read.count)
+    }
 }
 
 /// Keeps boundaries over restarts. Neither call may block.
@@ -96,9 +101,7 @@ impl Learned {
 
     /// What lies within this read is not true any more.
     pub fn forget(&mut self, read: &Block) {
-        let (start, end) = (read.start, u32::from(read.start) + u32::from(read.count));
-        let inside = |at: u16| at > start && u32::from(at) < end;
-        self.boundaries.retain(|kept| !(kept.is_of(read) && inside(kept.at)));
+        self.boundaries.retain(|kept| !(kept.is_of(read) && kept.is_within(read)));
         self.in_vain = 0;
     }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracing::field::display;
 use tracing::{debug, info};
 
-use super::command::{Contact, FieldCommand, Order, carry_out};
-use super::devices::{Ending, Seat};
+use super::command::{Contact, FieldCommand, Order, carry_out, is_of_gateway};
+use super::devices::{Ending, Poll, Seat};
 use super::lane::Lane;
 use super::memory::Boundary;
 use super::modbus::bisect;
@@ -21,6 +21,7 @@ use super::models::Settled;
 use super::schedule::PollIx;
 use super::standing::Change;
 use super::sunspec::guarded::Guarded;
+use crate::config::blocks::Block;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::time::Stamp;
@@ -127,8 +128,8 @@ impl Lane {
 
     async fn exception(&mut self, ix: PollIx, code: u8, begun: Instant, at: Stamp) {
         let seat = self.envoy.roster.polls[ix].seat;
-        // 10 and 11: the gateway in between says that the unit behind it is silent. It has waited for it as we would have.
-        if matches!(code, 10 | 11) {
+        // It has waited for the unit as we would have.
+        if is_of_gateway(code) {
             return self.failed(ix, Cause::Timeout, begun).await;
         }
         self.envoy.roster.devices[seat.0].count(Ending::Exception(at, code));
@@ -182,24 +183,32 @@ impl Lane {
         if let Some((left, right)) = bisect::split(&poll.block, &self.envoy.plan)
             && let Some(twin) = self.schedule.split(ix, now.into_std())
         {
-            let device = &mut self.envoy.roster.devices[poll.seat.0];
-            let (start, count) = (poll.block.start, poll.block.count);
-            info!(bus = %self.envoy.name, device = %device.name, start, count, "block split");
-            device.learned.add(Boundary {
-                table: right.table,
-                model: right.model,
-                period: right.period,
-                at: right.start,
-            });
-            device.whole_again = now + device.learned.wait();
-            let seat = poll.seat;
-            self.keep_learned(seat);
+            let Block { table, model, period, start: at, .. } = right;
+            self.learn(ix, [Boundary { table, model, period, at }], now);
             self.envoy.roster.split([ix, twin], [left, right], &self.envoy.plan, &self.envoy.tags);
+            return false;
+        }
+        if let Some(tight) = bisect::tightened(&poll.block, &self.envoy.plan) {
+            let edges = bisect::edges(&poll.block, &tight);
+            self.learn(ix, edges, now);
+            self.schedule.hasten(ix, now.into_std());
+            self.envoy.roster.replace(ix, tight, &self.envoy.plan, &self.envoy.tags);
             return false;
         }
         self.schedule.put_off(ix, (now + REFUSED_WAIT).into_std());
         self.emit_bad_poll(ix, cause, at).await;
         true
+    }
+
+    /// A block is not to be read across these places, until it is tried again.
+    fn learn(&mut self, ix: PollIx, boundaries: impl IntoIterator<Item = Boundary>, now: Instant) {
+        let Poll { seat, block, .. } = &self.envoy.roster.polls[ix];
+        let (seat, start, count) = (*seat, block.start, block.count);
+        let device = &mut self.envoy.roster.devices[seat.0];
+        info!(bus = %self.envoy.name, device = %device.name, start, count, "block split");
+        boundaries.into_iter().for_each(|boundary| device.learned.add(boundary));
+        device.whole_again = now + device.learned.wait();
+        self.keep_learned(seat);
     }
 
     pub(super) async fn failed(&mut self, ix: PollIx, cause: Cause, begun: Instant) {
@@ -271,8 +280,9 @@ impl Lane {
         let scale_from = tag.scale_from.and_then(|ix| plan.tag(ix));
         let done = match self.settled(seat, tag, scale_from).await {
             Ok(Settled { tag, scale_from, guard }) => {
-                let (value, deadline) = (&command.value, command.deadline);
-                let order = Order { tag: &tag, scale_from: scale_from.as_deref(), unit, guard, value, deadline };
+                let (value, deadline, switches) = (&command.value, command.deadline, Some(&*self.envoy.switches));
+                let scale_from = scale_from.as_deref();
+                let order = Order { tag: &tag, scale_from, unit, guard, value, deadline, switches };
                 carry_out(&mut self.driver, &self.envoy.clock, order).await
             }
             Err(done) => done,

@@ -19,6 +19,7 @@ use super::modbus::session::Trouble;
 use super::models::within;
 use super::refusals::News;
 use crate::config::blocks::{Block, device_blocks, gap_assumed, think_assumed};
+use crate::config::plan::Keep;
 
 /// Reads are planned anew at most this often, and first after so long.
 const REPLAN_EVERY: Duration = Duration::from_secs(600);
@@ -109,8 +110,8 @@ impl Lane {
     async fn try_whole(&mut self, seat: Seat) {
         let device = &self.envoy.roster.devices[seat.0];
         let boundaries = device.learned.boundaries();
-        let splits = |block: &Block| split_at(vec![block.clone()], boundaries, &self.envoy.plan).len() > 1;
-        let Some(block) = self.whole(seat).into_iter().find(splits) else {
+        let broken = |block: &Block| split_at(vec![block.clone()], boundaries, &self.envoy.plan) != [block.clone()];
+        let Some(block) = self.whole(seat).into_iter().find(broken) else {
             // They are between blocks anyway, since the reads were planned anew.
             let (name, map) = (device.name.clone(), device.map);
             self.envoy.roster.devices[seat.0].learned = Learned::default();
@@ -175,12 +176,14 @@ impl Lane {
         self.replan(pieces, Instant::now());
     }
 
+    /// What is read as before goes on as before: better reads of one device are nothing to its neighbours.
     fn replan(&mut self, blocks: Vec<Block>, now: Instant) {
         let plan = Arc::clone(&self.envoy.plan);
+        let before = std::mem::take(&mut self.envoy.roster.polls);
         self.envoy.roster.set_polls(&plan, blocks, &self.envoy.tags);
-        self.schedule = self.scheduled(now);
-        for device in &mut self.envoy.roster.devices {
-            device.unit.renumbered(|_| None); // a device in doubt is asked again, by any of its polls
+        self.go_on(before.into_iter().enumerate(), now);
+        if self.keep == Keep::CloseAfterCycle {
+            self.schedule = self.scheduled(now); // all in one go
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Answering → one failure → suspect: the same poll is tried once more (`retries`), its other polls wait → next failure → down:
 //! only probes, after 2 s, doubling to 60 s → an answer → answering, everything is polled at once. Probes of all devices
-//! together take at most a twentieth of the bus's time while anyone else answers ([`ProbeBudget`]).
+//! together take at most a twentieth of the bus's time while anyone else answers ([`ProbeBudget`]). A device of which nothing
+//! is polled has no answer to prove itself with: with a connection it stands well, until a command fails.
 
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,12 @@ impl Unit {
             _ if told != Some(Standing::Answering) => Change::Recovered,
             _ => Change::Same,
         }
+    }
+
+    /// It has a connection, and nothing is ever asked of it but by commands: unless one of these has failed, or somebody
+    /// wants it left alone, it stands well.
+    pub fn trusted(&mut self) -> Change {
+        if self.state == State::Answering { self.answered() } else { Change::Same }
     }
 
     /// A request failed; `poll` is to be tried again if this was the first time.
@@ -301,6 +308,25 @@ mod tests {
         dead.try_now();
         assert_eq!((dead.told(), dead.may(7, Some(7), now)), (Some(Standing::Down), May::Now));
         assert_eq!(dead.answered(), Change::Back);
+    }
+
+    #[test]
+    fn a_unit_that_is_only_written_stands_well_with_a_connection_until_a_command_fails_or_somebody_pauses_it() {
+        let now = Instant::now();
+        let mut unit = Unit::default();
+        assert_eq!((unit.trusted(), unit.told()), (Change::Recovered, Some(Standing::Answering)));
+        assert_eq!(unit.trusted(), Change::Same);
+        unit.cut();
+        assert_eq!((unit.trusted(), unit.told()), (Change::Same, Some(Standing::Down)));
+        unit.reconnected();
+        assert_eq!((unit.trusted(), unit.told()), (Change::Back, Some(Standing::Answering)));
+        unit.pause();
+        assert_eq!((unit.trusted(), unit.told()), (Change::Same, Some(Standing::Paused)));
+        unit.resume();
+        assert_eq!((unit.trusted(), unit.told()), (Change::Recovered, Some(Standing::Answering)));
+        unit.failed(None, now);
+        assert_eq!(unit.failed(None, now), Change::Down);
+        assert_eq!((unit.trusted(), unit.told()), (Change::Same, Some(Standing::Down)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! the bus's ([`super::pauses`]): each of its lives looks there whom it is to leave alone.
 //!
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
-//! hands in it. It is a device of the configuration: another one with its unit id has a pause of its own, as it has its own
+//! hands in it. So is a broadcast, which would reach it, too. It is a device of the configuration: another one with its unit id has a pause of its own, as it has its own
 //! place on the page and its own rights (`operate`).
 
 use std::collections::BTreeMap;
@@ -32,6 +32,7 @@ const RESET: u8 = 4;
 pub struct Switches {
     devices: Mutex<BTreeMap<DeviceIx, Wishes>>,
     pauses: Pauses,
+    heeded: watch::Sender<()>,
 }
 
 /// Of one device; the pause is not among them.
@@ -39,6 +40,23 @@ pub struct Switches {
 struct Wishes {
     name: String,
     asked: u8,
+    heed: Heed,
+}
+
+impl Wishes {
+    fn none(plan: &Plan, device: DeviceIx) -> Self {
+        let name = plan.device(device).map_or_else(String::new, |device| device.name.clone());
+        Self { name, asked: 0, heed: Heed::Taken }
+    }
+}
+
+/// Has the bus looked since something was asked last?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heed {
+    /// Yes.
+    Taken,
+    /// A transaction may be under way that began before.
+    Due,
 }
 
 /// What is asked of one device.
@@ -65,17 +83,18 @@ impl Asked {
 impl Switches {
     /// For these devices of a plan; whom of them to leave alone is looked up there.
     pub fn new(plan: &Plan, devices: impl IntoIterator<Item = DeviceIx>, pauses: &Pauses) -> Self {
-        let devices =
-            devices.into_iter().map(|device| (device, Wishes { name: name(plan, device), asked: 0 })).collect();
-        Self { devices: Mutex::new(devices), pauses: pauses.clone() }
+        let devices = devices.into_iter().map(|device| (device, Wishes::none(plan, device))).collect();
+        Self { devices: Mutex::new(devices), pauses: pauses.clone(), heeded: watch::Sender::default() }
     }
 
     /// These devices from now on. Wishes stay only with what is `kept` as it was.
     pub(super) fn adopt(&self, plan: &Plan, devices: &[DeviceIx], kept: &[DeviceIx]) {
         let mut known = self.devices();
-        let before = std::mem::take(&mut *known);
-        let stays = |device: &DeviceIx| before.get(device).filter(|_| kept.contains(device)).map_or(0, |it| it.asked);
-        *known = devices.iter().map(|it| (*it, Wishes { name: name(plan, *it), asked: stays(it) })).collect();
+        let mut before = std::mem::take(&mut *known);
+        let mut stays = |device: &DeviceIx| before.remove(device).filter(|_| kept.contains(device));
+        let wishes = |device: &DeviceIx| (*device, stays(device).unwrap_or_else(|| Wishes::none(plan, *device)));
+        *known = devices.iter().map(wishes).collect();
+        self.heeded.send_replace(()); // who is gone is asked nothing any more
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, Wishes>> {
@@ -94,9 +113,20 @@ impl Switches {
                 Operation::Poll => wishes.asked |= POLL,
                 Operation::Reset => wishes.asked |= RESET,
             }
+            wishes.heed = Heed::Due;
         }
         self.pauses.tell();
         Ok(())
+    }
+
+    /// Is this device to be left alone, whether its bus has taken note yet or not?
+    pub(super) fn holds(&self, device: DeviceIx) -> bool {
+        self.devices().get(&device).is_some_and(|wishes| self.pauses.holds(&wishes.name))
+    }
+
+    /// Is any device of the bus?
+    pub(super) fn hold_any(&self) -> bool {
+        self.devices().values().any(|wishes| self.pauses.holds(&wishes.name))
     }
 
     /// Told of every change, also of what is asked of other buses.
@@ -104,17 +134,25 @@ impl Switches {
         self.pauses.changes()
     }
 
-    /// What is asked of a device now; wishes are taken, the pause stays.
+    /// What is asked of a device now; wishes are taken, the pause stays. Only for the bus, between two transactions.
     pub(super) fn take(&self, device: DeviceIx) -> Asked {
         let mut devices = self.devices();
         let Some(wishes) = devices.get_mut(&device) else { return Asked(0) };
         let paused = if self.pauses.holds(&wishes.name) { PAUSED } else { 0 };
+        if std::mem::replace(&mut wishes.heed, Heed::Taken) == Heed::Due {
+            self.heeded.send_replace(());
+        }
         Asked(std::mem::take(&mut wishes.asked) | paused)
     }
-}
 
-fn name(plan: &Plan, device: DeviceIx) -> String {
-    plan.device(device).map_or_else(String::new, |device| device.name.clone())
+    /// Resolves when the bus has taken what was asked of this device: after a pause nothing more is sent to it, and of what
+    /// came before nothing is under way. Of a bus that ends, never. Cancel-safe.
+    pub async fn heeded(&self, device: DeviceIx) {
+        let mut heeded = self.heeded.subscribe();
+        while self.devices().get(&device).is_some_and(|wishes| wishes.heed == Heed::Due) {
+            let _ = heeded.changed().await; // the sender is our own
+        }
+    }
 }
 
 impl Lane {
@@ -146,6 +184,9 @@ impl Lane {
             (true, false) => {
                 self.envoy.resume(seat);
                 self.poll_now(seat);
+                if self.driver.is_open() {
+                    self.envoy.connected();
+                }
             }
             (false, false) if asked.poll() || asked.reset() => self.poll_now(seat),
             (false, false) => {}

@@ -48,12 +48,21 @@ pub struct Clock {
 struct Known {
     /// The number of this boot: that of its stamps, or where they have none the one that was learned since.
     boot: Boot,
-    /// Per boot: moment to UTC minus moment (µs).
-    fixes: BTreeMap<(Boot, i64), i64>,
+    /// The latest of each boot.
+    fixes: BTreeMap<Boot, Latest>,
     /// Boots of which a floor was recorded: UTC at their begin, at least, ms.
     floors: BTreeMap<Boot, i64>,
     /// For all others.
     floor_ms: i64,
+}
+
+/// The latest fix of a boot: those before it count no more.
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    /// When it was.
+    micros: i64,
+    /// Moment to UTC minus moment (µs); UTC when the boot began.
+    offset: i64,
 }
 
 impl Clock {
@@ -85,9 +94,9 @@ impl Clock {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // The floor until now knew nothing of what the store has seen: it is left behind.
         known.floor_ms = known.floor_ms.max(seen_ms.unwrap_or(known.floor_ms));
-        let unnumbered = known.fixes.range((Boot(0), 0)..=(Boot(0), i64::MAX));
-        let numbered: Vec<_> = unnumbered.map(|((_, micros), offset)| ((boot, *micros), *offset)).collect();
-        known.fixes.extend(numbered);
+        if let Some(fix) = known.fixes.remove(&Boot(0)) {
+            known.fixes.insert(boot, fix);
+        }
         known.boot = boot;
         for fix in fixes {
             known.learn(*fix);
@@ -126,7 +135,7 @@ impl Clock {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.numbered_by(&known, stamp);
         let boot = stamp.boot;
-        if let Some((_, offset)) = known.fixes.range((boot, 0)..=(boot, i64::MAX)).next_back() {
+        if let Some(Latest { offset, .. }) = known.fixes.get(&boot) {
             return Wall { unix_ms: (stamp.micros + offset).div_euclid(1000), certainty: Certainty::Fixed };
         }
         let floor = known.floors.get(&boot).copied().unwrap_or(known.floor_ms);
@@ -134,7 +143,7 @@ impl Clock {
             return Wall { unix_ms: floor + stamp.micros / 1000, certainty: Certainty::Floor };
         }
         // It was over when the next boot that had a fix began.
-        let began = known.fixes.range((Boot(boot.0.saturating_add(1)), 0)..).next().map(|(_, offset)| offset / 1000);
+        let began = known.fixes.range(boot..).next().map(|(_, fix)| fix.offset / 1000);
         let since = if known.floors.contains_key(&boot) { stamp.micros / 1000 } else { 0 };
         let estimate = floor + since;
         match began {
@@ -170,8 +179,8 @@ impl Known {
         let Stamp { boot, micros } = fix.at;
         if fix.is_floor() {
             self.floors.insert(boot, fix.unix_ms);
-        } else {
-            self.fixes.insert((boot, micros), fix.unix_ms * 1000 - micros);
+        } else if self.fixes.get(&boot).is_none_or(|latest| latest.micros <= micros) {
+            self.fixes.insert(boot, Latest { micros, offset: fix.unix_ms * 1000 - micros });
         }
     }
 }
@@ -248,6 +257,31 @@ mod tests {
         let began = 1_700_000_200_000;
         assert_eq!(clock.wall(at(1, 5)), Wall { unix_ms: 1_700_000_005_000, certainty: Certainty::Until(began) });
         assert_eq!(clock.wall(at(2, 400)).unix_ms, began, "it was over when the next boot began");
+    }
+
+    #[test]
+    fn a_boot_without_a_fix_ended_when_the_next_one_began_by_the_fix_that_corrected_that() {
+        let (time, noon, day) = (Arc::new(FakeTime::default()), 1_800_000_000_000, 86_400_000);
+        let clock = Clock::new(time.clone(), Boot(2), noon - 9 * day);
+        let sample = Stamp { boot: Boot(1), micros: 5 };
+        let learn = |unix_ms| clock.learn(Fix { at: clock.now(), unix_ms });
+        time.advance(Duration::from_secs(100));
+        learn(noon + day + 100_000); // by a battery that was a day ahead
+        assert_eq!(clock.wall(sample).until_ms(), Some(noon + day));
+        time.advance(Duration::from_secs(100));
+        learn(noon + 200_000);
+        assert_eq!((clock.wall(sample).until_ms(), clock.age(sample).as_secs()), (Some(noon), 200));
+    }
+
+    #[test]
+    fn the_latest_fix_of_a_boot_is_all_that_is_kept_of_it_in_whatever_order_they_come() {
+        let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), 0);
+        let fix = |micros| Fix { at: Stamp { boot: Boot(1), micros }, unix_ms: 1_800_000_000_000 - micros };
+        for minute in [3, 1, 1000, 2] {
+            clock.learn(fix(minute * 60_000_000));
+        }
+        assert_eq!(clock.wall(fix(60_000_000_000).at).unix_ms, fix(60_000_000_000).unix_ms);
+        assert_eq!(clock.known.read().expect("no panic").fixes.len(), 1);
     }
 
     #[test]

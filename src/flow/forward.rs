@@ -23,7 +23,6 @@ use crate::model::mapping::Mapping;
 use crate::model::message::{ClientMessage, Kept};
 use crate::model::number::{Class, Number};
 use crate::model::time::Stamp;
-use crate::model::topic::matches;
 
 use super::hub::{DURABLE_WAIT_MAX, Hub};
 
@@ -164,9 +163,9 @@ impl ForwardEntry {
         Self::new(Vec::new(), Vec::new())
     }
 
-    /// Does this topic go anywhere? The gateway's own trees and commands never do, whatever the filters say.
+    /// Does any filter mean this topic? Whether it is one of clients at all, who asks must know.
     pub fn wants(&self, topic: &str, from: Option<&str>) -> bool {
-        self.ways().routes.iter().any(|route| route.takes(topic, from)) && !is_never_forwarded(topic)
+        self.ways().routes.iter().any(|route| route.takes(topic, from))
     }
 
     /// Stores a message, and waits until its sender may be told. The first poll takes its place in the order, whatever
@@ -200,13 +199,6 @@ impl Route {
         let back = from.is_some() && self.bridge.as_deref() == from;
         !back && self.mapping.to_remote(topic).is_some()
     }
-}
-
-fn is_never_forwarded(topic: &str) -> bool {
-    topic.starts_with('$')
-        || matches("ironbridge/#", topic)
-        || topic.ends_with("/set")
-        || topic.ends_with("/set/result")
 }
 
 impl Ways {

@@ -18,7 +18,8 @@ pub const NOTICES_WAITING_MAX: usize = 256;
 /// The newest that are remembered.
 pub const NOTICES_KEPT: usize = 100;
 
-/// Conditions that are remembered at most; there are a few for each bus, listener and uplink.
+/// So many of one event are remembered while they hold: however many of one there are (clients choose their names), what
+/// health depends on has its place.
 const STANDING_MAX: usize = 1024;
 
 /// Whether a condition begins, ends or is a single happening.
@@ -94,10 +95,13 @@ impl std::fmt::Debug for Memory {
     }
 }
 
+/// Event and subject.
+type Key = (&'static str, String);
+
 #[derive(Default)]
 struct Remembered {
-    /// By event and subject; since when it holds stays as its words change.
-    standing: BTreeMap<(&'static str, String), Told>,
+    /// Since when it holds stays as its words change.
+    standing: BTreeMap<Key, Told>,
     newest: VecDeque<Told>,
 }
 
@@ -123,7 +127,9 @@ impl Memory {
         match notice.phase {
             Phase::Active => {
                 let at = standing.get(&key).map_or(told.at, |known| known.at);
-                if standing.len() < STANDING_MAX || standing.contains_key(&key) {
+                let same = |((event, _), _): &(&Key, &Told)| *event == notice.event;
+                let others = standing.range((notice.event, String::new())..).take_while(same);
+                if standing.contains_key(&key) || others.count() < STANDING_MAX {
                     standing.insert(key, Told { at, ..told.clone() });
                 }
             }
@@ -205,5 +211,19 @@ mod tests {
         assert_eq!(notices.standing().len(), 1);
         let newest = notices.newest();
         assert_eq!((newest.len(), newest[0].notice.phase), (NOTICES_KEPT, Phase::Cleared));
+    }
+
+    #[test]
+    fn however_many_sessions_are_full_a_store_that_fails_has_its_place() {
+        let (notices, _taken) = remembered(Clock::new(Arc::new(FakeTime::default()), Boot(1), 0));
+        for n in 0..STANDING_MAX * 2 {
+            notices.tell(notice("broker_session_full", Phase::Active, &n.to_string(), "no room"));
+        }
+        notices.tell(notice("store_failed", Phase::Active, "store", "no disk"));
+        notices.tell(notice("broker_session_full", Phase::Active, "0", "still none"));
+        let standing = notices.standing();
+        assert_eq!(standing.len(), STANDING_MAX + 1);
+        assert_eq!(standing[0].notice.detail, "still none", "what is known stays known");
+        assert_eq!(standing[STANDING_MAX].notice.event, "store_failed");
     }
 }

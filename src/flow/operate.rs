@@ -3,6 +3,7 @@
 //! The app gives the page one [`Operate`]; it knows which bus a device is on, the page does not. Whether somebody may ask is
 //! decided before, by `access`.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::model::tag::DeviceIx;
@@ -58,5 +59,9 @@ impl Unwilling {
     }
 }
 
-/// Hands a wish to the bus of a device; returns at once, and the bus takes note after the transaction under way.
-pub type Operate = Arc<dyn Fn(DeviceIx, Operation) -> Result<(), Unwilling> + Send + Sync>;
+/// Resolves when the bus has taken note, which it does after the transaction under way: from then on a paused device is
+/// sent nothing. Never, if that bus ends before. Cancel-safe.
+pub type Heeded = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Hands a wish to the bus of a device; returns at once.
+pub type Operate = Arc<dyn Fn(DeviceIx, Operation) -> Result<Heeded, Unwilling> + Send + Sync>;

@@ -143,9 +143,17 @@ impl log::kv::Source for Fields {
 }
 
 impl Fields {
-    /// The text with its fields behind it, so that a plain `journalctl -u ironbridge` tells the story too.
+    /// The text with its fields behind it, so that a plain `journalctl -u ironbridge` tells the story too. Control characters
+    /// are escaped: journalctl shows no line with one in it, and a line break in what a stranger sent would be a line of theirs.
     fn text(&self) -> String {
-        self.pairs.iter().fold(self.message.clone(), |text, (key, value)| text + " " + key + "=" + value)
+        let mut text = self.message.clone();
+        for (key, value) in &self.pairs {
+            text.extend([" ", key, "="]);
+            for c in value.chars() {
+                if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+            }
+        }
+        text
     }
 }
 
@@ -225,5 +233,9 @@ mod tests {
     fn fields_are_readable_in_the_plain_text_too() {
         let fields = Fields { message: "bus is back".into(), pairs: vec![("bus".into(), "rs485-1".into())] };
         assert_eq!(fields.text(), "bus is back bus=rs485-1");
+        let client = "a\nclient logged in identity=user:admin\u{1b}[2K\u{85}ä".to_owned();
+        let fields = Fields { message: "client refused".into(), pairs: vec![("client".into(), client)] };
+        let text = r"client refused client=a\nclient logged in identity=user:admin\u{1b}[2K\u{85}ä";
+        assert_eq!(fields.text(), text, "one line, and nothing that hides it");
     }
 }

@@ -56,7 +56,7 @@ impl Refusal {
 /// Why a command that was accepted did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The device did not answer; the write may or may not have happened.
+    /// The device did not answer, or said that it takes long, and does not hold it yet: the write may or may not have happened.
     Timeout,
     /// The device answered with this Modbus exception code.
     Exception(u8),

@@ -1,12 +1,10 @@
-//! Topics are built and parsed here, and nowhere else: validity, filters, templates, and who owns what.
+//! Topics are built and parsed here, and nowhere else: validity, filters, templates, and who owns what (`ownership`).
 //!
 //! Rules from MQTT 3.1.1 and 5, section 4.7. To the gateway belong tag topics, `…/set/result`, `ironbridge/…` and `$SYS/…`.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+mod ownership;
 
-use super::sparkplug::{Claim, Node};
-use super::tag::TagIx;
+pub use ownership::{Owner, Ownership};
 
 /// Longest topic we accept, bytes (MQTT allows 65 535; nobody's plant needs it and every retained topic costs memory).
 pub const TOPIC_BYTES_MAX: usize = 1024;
@@ -206,99 +204,17 @@ pub fn device_topic(template: &str, topic: &str, names: [&str; 3]) -> Option<Str
     (found && !topic.is_empty()).then_some(topic)
 }
 
-/// True for texts no tag topic may be: the gateway's own trees and what looks like a command or its result.
+/// True for texts no tag topic may be: the gateway's own, and what looks like a command.
 pub fn is_reserved(topic: &str) -> bool {
+    is_gateways(topic) || topic.ends_with("/set")
+}
+
+/// True for topics that are the gateway's whatever its tags are called, and for filters that match nothing else.
+pub fn is_gateways(topic: &str) -> bool {
     topic.starts_with('$')
         || topic == "ironbridge"
         || topic.starts_with("ironbridge/")
-        || topic.ends_with("/set")
         || topic.ends_with("/set/result")
-}
-
-/// What a topic is to a client that wants to publish on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// Tag topics, results, `ironbridge/…`, `$…`: no client writes them, whatever its ACL.
-    Gateway,
-    /// `<tag topic>/set` of this tag: a command.
-    Command(TagIx),
-    /// Any other topic ending in `/set`: a client topic, but never covered by `anonymous = "read-write"`.
-    ClientSet,
-    /// `…/set` where only tags of one device are, and none of them has this name: a command that would be heard by nobody.
-    NoTag,
-    /// What an edge node of Sparkplug tells that the gateway itself is on its own broker: nobody else tells it.
-    EdgeNode,
-    /// A command for that edge node: never covered by `anonymous = "read-write"` either.
-    EdgeCommand,
-    /// Anything else.
-    Client,
-}
-
-/// Which topics belong to the gateway; built from a plan, shared by broker and uplinks, and replaced by a reload.
-#[derive(Debug, Default)]
-pub struct Ownership {
-    tags: RwLock<HashMap<Arc<str>, TagIx>>,
-    /// What of the topics of tags stands before their name, where that is the place of one device.
-    places: RwLock<HashSet<Box<str>>>,
-    nodes: RwLock<Vec<Node>>,
-}
-
-impl Ownership {
-    /// From the topic of every tag.
-    pub fn new(tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) -> Self {
-        Self { tags: RwLock::new(tags.into_iter().collect()), ..Self::default() }
-    }
-
-    /// From now on these tags, and no others.
-    pub fn replace(&self, tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) {
-        let tags = tags.into_iter().collect();
-        *self.tags.write().unwrap_or_else(PoisonError::into_inner) = tags;
-    }
-
-    /// From now on devices have their tags at these places.
-    pub fn settle(&self, places: HashSet<Box<str>>) {
-        *self.places.write().unwrap_or_else(PoisonError::into_inner) = places;
-    }
-
-    fn is_of_device(&self, topic: &str) -> bool {
-        let place = topic.rsplit_once('/').map(|(place, _)| place);
-        place.is_some_and(|place| self.places.read().unwrap_or_else(PoisonError::into_inner).contains(place))
-    }
-
-    /// From now on these are the edge nodes that the gateway is on its own broker.
-    pub fn stand_for(&self, nodes: Vec<Node>) {
-        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
-    }
-
-    fn of_nodes(&self, topic: &str) -> Option<Owner> {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        nodes.iter().find_map(|node| node.claims(topic)).map(|claim| match claim {
-            Claim::Told => Owner::EdgeNode,
-            Claim::Command => Owner::EdgeCommand,
-        })
-    }
-
-    /// Who owns this topic.
-    pub fn of(&self, topic: &str) -> Owner {
-        if topic.starts_with('$') || topic == "ironbridge" || topic.starts_with("ironbridge/") {
-            return Owner::Gateway;
-        }
-        let tags = self.tags.read().unwrap_or_else(PoisonError::into_inner);
-        if tags.contains_key(topic) || topic.ends_with("/set/result") {
-            return Owner::Gateway;
-        }
-        if let Some(owner) = self.of_nodes(topic) {
-            return owner;
-        }
-        match topic.strip_suffix("/set") {
-            Some(tag_topic) => match tags.get(tag_topic) {
-                Some(tag) => Owner::Command(*tag),
-                None if self.is_of_device(tag_topic) => Owner::NoTag,
-                None => Owner::ClientSet,
-            },
-            None => Owner::Client,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -370,27 +286,5 @@ mod tests {
         assert_eq!(of("a/{device}", "a/pump"), None, "no tag in it");
         assert_eq!(of("acme/{device}/{tag}", "acme/gw/pump/flow"), None, "an older template made it");
         assert_eq!(of("acme/{device}/{tag}", "acme/pump/level"), None);
-    }
-
-    #[test]
-    fn the_gateway_owns_tags_results_and_its_own_tree() {
-        let own = Ownership::new([("p/pump/pressure".into(), TagIx(3))]);
-        for topic in ["p/pump/pressure", "p/pump/pressure/set/result", "ironbridge/x/status", "$SYS/broker/load"] {
-            assert_eq!(own.of(topic), Owner::Gateway, "{topic}");
-        }
-        assert_eq!(own.of("p/pump/pressure/set"), Owner::Command(TagIx(3)));
-        assert_eq!(own.of("other/set"), Owner::ClientSet);
-        assert_eq!(own.of("p/pump"), Owner::Client);
-        assert_eq!(own.of("p/pump/presure/set"), Owner::ClientSet, "nobody says that p/pump is a device's");
-        own.settle(HashSet::from(["p/pump".into()]));
-        assert_eq!(own.of("p/pump/presure/set"), Owner::NoTag);
-        assert_eq!(own.of("p/pump/pressure/set"), Owner::Command(TagIx(3)));
-        assert_eq!((own.of("p/other/set"), own.of("p/pump/presure")), (Owner::ClientSet, Owner::Client));
-        let birth = "spBv1.0/acme/NBIRTH/gw";
-        assert_eq!(own.of(birth), Owner::Client, "it is no edge node here");
-        own.stand_for(vec![Node::new("acme", "gw").expect("good ids")]);
-        assert_eq!((own.of(birth), own.of("spBv1.0/acme/NBIRTH/gw2")), (Owner::EdgeNode, Owner::Client));
-        assert_eq!(own.of("spBv1.0/acme/DCMD/gw/pump"), Owner::EdgeCommand);
-        assert_eq!(own.of("spBv1.0/STATE/scada"), Owner::Client);
     }
 }

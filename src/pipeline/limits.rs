@@ -1,6 +1,6 @@
 //! Limits: a value outside `min..=max` of its tag is kept, but only with the quality uncertain, cause range.
 //!
-//! Fed by the bus with scaled values. Booleans and text have no limits. A value exactly at a limit is inside, also where its type
+//! Fed by the bus with scaled values, and with those of commands, which are refused outside theirs. Booleans and text have no limits. A value exactly at a limit is inside, also where its type
 //! cannot hold the limit as it was written ([`met`]).
 
 use crate::config::plan::{Limits, Scale, Source, TagPlan};
@@ -11,6 +11,13 @@ use crate::model::value::Value;
 pub fn of(tag: &TagPlan) -> Limits {
     let Limits { min, max } = tag.limits;
     Limits { min: min.map(|limit| met(tag, limit)), max: max.map(|limit| met(tag, limit)) }
+}
+
+/// The limits of a tag's commands. What is read at a limit may be written back as it was read, so each is as wide as it was
+/// written or as the registers hold it, whichever is wider.
+pub fn of_writes(tag: &TagPlan) -> Limits {
+    let Limits { min, max } = tag.write.limits;
+    Limits { min: min.map(|limit| met(tag, limit).min(limit)), max: max.map(|limit| met(tag, limit).max(limit)) }
 }
 
 /// A limit as the values of a tag meet it: the number nearest to it that the registers can hold. A float32 that was set to 10.1 is
@@ -71,6 +78,22 @@ mod tests {
             ..tag(DataType::Float32, Limits { min: None, max: Some(10.1) })
         };
         assert_eq!(of(&scaled), scaled.limits);
+    }
+
+    #[test]
+    fn a_command_may_bring_a_limit_as_it_was_written_and_as_it_is_read_back() {
+        let address = Address { table: Table::Holding, start: 0, bit: None };
+        let mut tag = TagPlan::plain("t", DeviceIx(0), address, DataType::Float32);
+        for (limit, read) in [(10.1, 10.1f32), (0.7, 0.7), (-0.3, -0.3)] {
+            let read = f64::from(read);
+            tag.write.limits = Limits { min: None, max: Some(limit) };
+            assert!(of_writes(&tag).contain(limit) && of_writes(&tag).contain(read), "at most {limit}");
+            assert!(!of_writes(&tag).contain(limit + 1e-3));
+            tag.write.limits = Limits { min: Some(limit), max: None };
+            assert!(of_writes(&tag).contain(limit) && of_writes(&tag).contain(read), "at least {limit}");
+            assert!(!of_writes(&tag).contain(limit - 1e-3));
+        }
+        assert_eq!(of_writes(&TagPlan { data_type: DataType::Int16, ..tag.clone() }), tag.write.limits);
     }
 
     #[test]

@@ -84,6 +84,13 @@ pub struct Line {
     pub response_timeout: Duration,
 }
 
+impl Line {
+    /// Does it come in datagrams, each of them whole?
+    pub fn is_datagrams(&self) -> bool {
+        matches!(self.kind.as_str(), "modbus-udp" | "modbus-rtu-over-udp")
+    }
+}
+
 /// Something that happened on a wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -5,9 +5,10 @@
 //! more, and to the disk every [`SYNC_AFTER`]; the file never grows beyond its bound, and the recording ends there.
 //!
 //! Bytes that come in without a pause of [`PAUSE_MIN`] are one record with a begin and a duration: a serial line hands its
-//! bytes on in crumbs, and a reply that comes in pieces is one with pauses that can be felt.
+//! bytes on in crumbs, and a reply that comes in pieces is one with pauses that can be felt. A datagram is always a record of
+//! its own: two that come together are not one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -95,6 +96,7 @@ impl Recorder {
         let mut scribe =
             Scribe { file, codec: Codec::default(), bounds, out: HEADER.to_vec(), told: Arc::clone(&told) };
         scribe.put(&Record::Head(head));
+        let datagrams = (0..).zip(&lines).filter(|(_, line)| line.is_datagrams()).map(|(ix, _)| ix).collect();
         for line in lines {
             scribe.put(&Record::Line(line));
         }
@@ -103,7 +105,7 @@ impl Recorder {
         let began = Instant::now();
         let writer = std::thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || Writer { began, scribe, pending: BTreeMap::new(), missed: 0 }.run(&noted))?;
+            .spawn(move || Writer { began, scribe, datagrams, pending: BTreeMap::new(), missed: 0 }.run(&noted))?;
         Ok(Self { notes, told, writer })
     }
 
@@ -161,6 +163,8 @@ impl Scribe {
 struct Writer {
     began: Instant,
     scribe: Scribe,
+    /// Lines whose bytes come in datagrams.
+    datagrams: BTreeSet<u32>,
     /// Bytes that came in and may go on, with the moment of the last of them.
     pending: BTreeMap<(u32, u32), (Noted, Instant)>,
     missed: u64,
@@ -195,6 +199,7 @@ impl Writer {
         let key = (noted.line, noted.connection);
         if let (What::Received { bytes, .. }, Some((begun, last))) = (&noted.what, self.pending.get_mut(&key))
             && let What::Received { took, bytes: all } = &mut begun.what
+            && !self.datagrams.contains(&noted.line)
             && noted.at.saturating_duration_since(*last) < PAUSE_MIN
             && all.len() + bytes.len() <= BYTES_MAX
         {
@@ -300,6 +305,31 @@ mod tests {
         assert_eq!(tail, Tail::Ended);
         let again = Recorder::start(&path, Bounds { bytes_max: 1 << 20 }, head(), Vec::new());
         assert_eq!(again.err().map(|error| error.kind()), Some(io::ErrorKind::AlreadyExists), "nothing is overwritten");
+    }
+
+    #[test]
+    fn two_datagrams_that_come_together_are_two_records() {
+        let home = tempfile::tempdir().expect("temporary directory");
+        let line = |kind: &str| Line {
+            name: kind.to_owned(),
+            kind: kind.to_owned(),
+            place: "plc:502".to_owned(),
+            settings: String::new(),
+            response_timeout: Duration::from_secs(1),
+        };
+        let lines = vec![line("modbus-udp"), line("modbus-rtu-over-udp"), line("modbus-tcp")];
+        let path = home.path().join("site.capture");
+        let recorder = Recorder::start(&path, Bounds { bytes_max: 1 << 20 }, head(), lines).expect("starts");
+        let begin = Instant::now();
+        for line in 0..3 {
+            let tape = recorder.tape(line, 0);
+            tape.note(begin, received(&[1]));
+            tape.note(begin + Duration::from_micros(100), received(&[2]));
+        }
+        recorder.end().expect("written");
+        let (events, _) = events(&path);
+        let count = |line| events.iter().filter(|event| event.line == line).count();
+        assert_eq!([0, 1, 2].map(count), [2, 2, 1]);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! that cannot be used (half of a renewed pair is written) leave the last good configuration in force.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -292,29 +294,38 @@ pub(super) fn certificates(what: &str, path: &Path, pem: &[u8]) -> Result<Vec<Ce
     }
 }
 
-/// A file that everybody on the box may read or replace is no secret.
+/// Who may use a file?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Anybody,
+    /// A file that everybody on the box may read or replace is no secret.
+    Us,
+}
+
 pub(super) async fn read_secret(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
-    let bytes = read(path, what).await?;
-    let owned = path.to_owned();
-    let metadata = tokio::task::spawn_blocking(move || std::fs::metadata(owned)).await;
-    let mode = metadata.ok().and_then(Result::ok).map_or(0, |file| file.permissions().mode() & 0o777);
-    if mode & OTHERS != 0 {
-        let path = path.display();
-        return Err(RoadError::Disabled(format!(
-            "{what} {path}: everybody on this machine may use it (mode {mode:03o}); chmod 640 {path}, or 600"
-        )));
-    }
-    Ok(bytes)
+    read_file(path, what, For::Us).await
 }
 
 pub(super) async fn read(path: &Path, what: &str) -> Result<Vec<u8>, RoadError> {
+    read_file(path, what, For::Anybody).await
+}
+
+async fn read_file(path: &Path, what: &str, whose: For) -> Result<Vec<u8>, RoadError> {
     let broken = |error: &dyn fmt::Display| RoadError::Disabled(format!("{what} {}: {error}", path.display()));
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {
-        use std::io::Read;
+        let file = File::open(&owned)?;
+        // Of what was opened: the name may be that of another file by now.
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        if whose == For::Us && mode & OTHERS != 0 {
+            let path = owned.display();
+            return Err(io::Error::other(format!(
+                "everybody on this machine may use it (mode {mode:03o}); chmod 640 {path}, or 600"
+            )));
+        }
         let mut bytes = Vec::new();
-        std::fs::File::open(owned)?.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
+        file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
     });
     match read.await {
         Ok(Ok(bytes)) if bytes.len() <= FILE_BYTES_MAX => Ok(bytes),

@@ -8,8 +8,11 @@
 //! | path | body | answer |
 //! |---|---|---|
 //! | `POST /api/command/write` | `{"device":…,"tag":…,"value":…}`, optional `"id"` | 200: the result as on `…/set/result`, or `{"outcome":"pending"}` |
-//! | `POST /api/command/pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}` |
+//! | `POST /api/command/pause`, `resume`, `reset` | `{"device":…}` | 200 `{"outcome":"done"}`, or `asked`: see below |
 //! | `POST /api/command/poll` | `{"device":…}` | 200 `{"outcome":"asked"}`: what comes of it is seen in the values |
+//!
+//! `done`: the bus has taken note, and of what it sent before nothing is under way; a paused device is sent nothing any more.
+//! `asked`: the bus is still busy, and takes note as soon as it is not.
 //!
 //! 401: not logged in. 403: no such right, or `login`'s conditions are not met. 404: no such device or tag. 409: not now.
 
@@ -33,7 +36,7 @@ use super::visitor::From;
 use crate::access::{Deed, Identity};
 use crate::flow::command::{self, Admission, CommandEntry, Redelivery, Reply, Request, Retained};
 use crate::flow::notice::{Notice, Phase};
-use crate::flow::operate::Operation;
+use crate::flow::operate::{Heeded, Operation};
 use crate::model::command::{Outcome, Refusal};
 use crate::model::tag::{DeviceIx, TagIx};
 use crate::payload::json;
@@ -42,11 +45,19 @@ use crate::payload::json;
 /// result is only on `…/set/result`. No browser should wait for as long as a command may.
 const RESULT_WITHIN: Duration = Duration::from_secs(15);
 
+/// For a bus to take note. One that waits for an answer, or repeats a request, takes longer at times: it is asked then, and
+/// that is what is said.
+const HEEDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Outcomes of what a bus is asked.
+const ASKED: &str = "asked";
+const DONE: &str = "done";
+
 /// Outcomes of what went nowhere.
 const NOT_ALLOWED: &str = "not_allowed";
 const NOT_THERE: &str = "not_there";
 
-/// Writes under way at once, those whose browser is gone among them.
+/// Writes under way at once, and waits for a bus to take note, those whose browser is gone among them.
 pub(super) const WRITES_MAX: usize = 64;
 
 #[derive(Deserialize)]
@@ -85,29 +96,43 @@ pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes
         lobby.access.operate_refused(deed(NOT_THERE));
         return problem(StatusCode::NOT_FOUND, "there is no such device");
     };
-    match (lobby.operate)(ix, operation) {
-        Ok(()) => {
-            let outcome = if operation == Operation::Poll { "asked" } else { "done" };
-            lobby.access.operated(deed(outcome));
-            tell(&lobby, &who, &device, operation);
-            super::json(&serde_json::json!({ "outcome": outcome }))
-        }
+    let heeded = match (lobby.operate)(ix, operation) {
+        Ok(heeded) => heeded,
         Err(unwilling) => {
             lobby.access.operated(deed(unwilling.as_str()));
-            problem(StatusCode::CONFLICT, &unwilling.to_string())
+            return problem(StatusCode::CONFLICT, &unwilling.to_string());
         }
+    };
+    // A task of its own: what was asked is written down, too, when the browser goes away.
+    let asked = tokio::spawn(async move {
+        let outcome = outcome(&lobby, operation, heeded).await;
+        let deed = Deed { who: &who, from, device: &device, tag: "", operation: operation.as_str(), outcome };
+        lobby.access.operated(deed);
+        tell(&lobby, &who, &device, (operation, outcome));
+        outcome
+    });
+    super::json(&serde_json::json!({ "outcome": asked.await.unwrap_or(ASKED) }))
+}
+
+/// What can be said of it: that it is done when the bus has taken note. In a crowd nobody waits for that.
+async fn outcome(lobby: &Lobby, operation: Operation, heeded: Heeded) -> &'static str {
+    if operation == Operation::Poll {
+        return ASKED; // what comes of it is seen in the values
     }
+    let Ok(_place) = Arc::clone(&lobby.writes).try_acquire_owned() else { return ASKED };
+    if timeout(HEEDED_WITHIN, heeded).await.is_ok() { DONE } else { ASKED }
 }
 
 /// Others want to know why a device is silent; that it was polled is no news.
-fn tell(lobby: &Lobby, who: &Identity, device: &str, operation: Operation) {
+fn tell(lobby: &Lobby, who: &Identity, device: &str, (operation, outcome): (Operation, &str)) {
     let (event, done) = match operation {
         Operation::Poll => return,
         Operation::Pause => ("device_paused", "paused"),
         Operation::Resume => ("device_resumed", "resumed"),
         Operation::Reset => ("device_reset", "reset"),
     };
-    let detail = format!("{done} on the status page by {}", who.name().unwrap_or_default());
+    let when = if outcome == DONE { "" } else { ", as soon as its bus has time" };
+    let detail = format!("{done} on the status page by {}{when}", who.name().unwrap_or_default());
     lobby.notices.tell(Notice { event, phase: Phase::Once, subject: device.to_owned(), detail });
 }
 

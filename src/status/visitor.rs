@@ -13,14 +13,14 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::Lobby;
-use crate::access::{Arriving, Credentials, Identity, Refused};
+use crate::access::{Arriving, Credentials, Identity, NAME_BYTES_MAX, PASSWORD_BYTES_MAX, Refused};
 use crate::config::plan::Anonymous;
 
 /// What stands for the client id: `%c` in a filter, `client` in the audit trail.
 pub(super) const CLIENT: &str = "status";
 
-/// Longer ones than a broker's user name and password together are nobody's.
-const CREDENTIALS_MAX: usize = 1024;
+/// Longer ones than user name, colon and password together, in base64, are nobody's.
+const CREDENTIALS_MAX: usize = (NAME_BYTES_MAX + 1 + PASSWORD_BYTES_MAX).div_ceil(3) * 4;
 
 /// The other end of a connection; every request carries it.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ pub(super) async fn identify(lobby: &Lobby, parts: &Parts) -> Result<Identity, R
     let arriving = Arriving { door: lobby.plan.anonymous, client: CLIENT, from: Some(From::of(parts).address()) };
     let user = login.as_ref().map(|(user, _)| user.as_str());
     let password = login.as_ref().map(|(_, password)| password.as_slice());
-    lobby.access.admit(arriving, Credentials { user, password, certificate: None, sensor: None }).await
+    lobby.access.admit_request(arriving, Credentials { user, password, certificate: None, sensor: None }).await
 }
 
 /// What a visitor is told who is not let in.
@@ -102,7 +102,10 @@ mod tests {
         assert_eq!(basic(b"hmi:\xff"), Some(("hmi".into(), b"\xff".to_vec())));
         assert_eq!(basic(b"hmi"), None);
         assert_eq!(basic(b"\xff:a"), None);
-        assert_eq!(basic(&[b'a'; 4096]), None);
+        let [name, password] = [NAME_BYTES_MAX, PASSWORD_BYTES_MAX].map(|length| "a".repeat(length));
+        let longest = Some((name.clone(), password.clone().into_bytes()));
+        assert_eq!(basic(format!("{name}:{password}").as_bytes()), longest, "whatever passwd takes");
+        assert_eq!(basic(format!("{name}:{password}aaa").as_bytes()), None);
         assert_eq!(login(b"Bearer abc"), None);
         assert_eq!(login(b"Basic ***"), None);
         assert_eq!(login(b""), None);

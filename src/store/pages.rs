@@ -98,17 +98,12 @@ impl Pages {
         &self.clock
     }
 
-    /// From when to when records with these times were taken at most, ms since 1970; `None`: not known, as they are of
-    /// several boots. A clock that was stepped meanwhile maps stamps in between to times outside those of the ends.
+    /// From when to when records with these times were taken, ms since 1970; `None`: not known, as they are of several boots.
     pub(super) fn walls(&self, times: Times) -> Option<RangeInclusive<i64>> {
         if times.first.boot != times.last.boot {
             return None;
         }
-        let fixes = self.now.contents.fixes.iter().map(|fix| stamp(fix.at));
-        let steps = fixes.filter(|fix| times.first < *fix && *fix <= times.last);
-        let all = steps.flat_map(|fix| [fix, Stamp { micros: fix.micros - 1, ..fix }]).chain([times.first, times.last]);
-        let walls: Vec<i64> = all.map(|stamp| self.clock.wall(stamp).unix_ms).collect();
-        Some(walls.iter().min().copied()?..=walls.iter().max().copied()?)
+        Some(self.clock.wall(times.first).unix_ms..=self.clock.wall(times.last).unix_ms)
     }
 
     /// What lies at `at`, or next after it. `wanted` says, by [`Pages::walls`] of a file, whether it is worth opening.

@@ -37,7 +37,7 @@ pub(super) const WALL: &str = "latest_wall_ms";
 const WALL_EVERY: Duration = Duration::from_secs(600);
 /// A fix that says the same as the one before, to this many ms, is not stored again.
 const FIX_SAME_MS: i64 = 20;
-/// Fixes that wait for the directory to become usable, or for `meta.db` to take them: the first ones and the newest.
+/// Fixes that wait for the directory to become usable: the first ones and the newest.
 const FIXES_WAITING_MAX: usize = 16;
 /// `meta.db` is copied at most this often, and when the store ends.
 const COPY_EVERY: Duration = Duration::from_secs(60);
@@ -45,15 +45,12 @@ const COPY_EVERY: Duration = Duration::from_secs(60);
 const COPY_METERS_EVERY: Duration = Duration::from_secs(86_400);
 
 impl State {
-    /// Notes a clock fix for `meta.db`.
+    /// Notes a clock fix for `meta.db`, in the place of one that it has not taken yet.
     fn put_fix(&mut self, fix: Fix) {
-        let is_fix = |edit: &Edit| matches!(edit, Edit::PutFix(_));
-        if self.edits.iter().filter(|edit| is_fix(edit)).count() >= FIXES_WAITING_MAX
-            && let Some(newest) = self.edits.iter().rposition(is_fix)
-        {
-            self.edits.remove(newest);
-        }
-        self.edits.push(Edit::PutFix(FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms }));
+        let row = FixRow { at: (fix.at.boot.0, fix.at.micros), unix_ms: fix.unix_ms };
+        let is_older = |older: &FixRow| older.at.0 == row.at.0 && (older.at.1 < 0) == fix.is_floor();
+        self.edits.retain(|edit| !matches!(edit, Edit::PutFix(older) if is_older(older)));
+        self.edits.push(Edit::PutFix(row));
         self.put_value(WALL, fix.unix_ms);
     }
 
@@ -112,12 +109,10 @@ impl Writer {
         }
         let fix = Fix { at: self.clock.numbered(fix.at), ..fix };
         let says = |fix: &Fix| fix.unix_ms - fix.at.micros / 1000;
-        let same = |last: &Fix| {
-            last.at.boot == fix.at.boot
-                && last.is_floor() == fix.is_floor()
-                && (says(last) - says(&fix)).abs() <= FIX_SAME_MS
-        };
-        if !self.last_fix.as_ref().is_some_and(same) {
+        let kind = |fix: &Fix| (fix.at.boot, fix.is_floor());
+        // What met a busy writer may have overtaken those before it.
+        let says_enough = |last: &Fix| fix.at.micros < last.at.micros || (says(last) - says(&fix)).abs() <= FIX_SAME_MS;
+        if !self.last_fix.as_ref().is_some_and(|last| kind(last) == kind(&fix) && says_enough(last)) {
             self.last_fix = Some(fix);
             self.shared.state().put_fix(fix);
             self.flush_edits(Vec::new());

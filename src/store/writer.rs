@@ -40,6 +40,7 @@ const PENDING_RECORDS_MAX: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// At the end, how long a commit that fails is tried again.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+/// Without anything to do the writer looks this often at what only time changes.
 const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) const URGENT_CLASSES: [Class; 2] = [Class::Alarm, Class::Event];

@@ -277,9 +277,14 @@ impl Client {
     /// Something that the broker must answer, after everything handed in before (`sparkplug::barrier`). Only where nothing at
     /// QoS 1 is in flight beside it: rumqttc uses one circle of packet ids for all and does not look (rumqtt #1057).
     pub(super) fn barrier(&self) -> Result<(), Gone> {
+        self.unsubscribe(NOBODYS_FILTER)
+    }
+
+    /// What rumqttc makes of packet ids holds here too: see [`Self::barrier`].
+    pub(super) fn unsubscribe(&self, filter: &str) -> Result<(), Gone> {
         match self {
-            Self::V4(client, _) => client.try_unsubscribe(NOBODYS_FILTER).map_err(|_| Gone),
-            Self::V5(client, _) => client.try_unsubscribe(NOBODYS_FILTER).map_err(|_| Gone),
+            Self::V4(client, _) => client.try_unsubscribe(filter).map_err(|_| Gone),
+            Self::V5(client, _) => client.try_unsubscribe(filter).map_err(|_| Gone),
         }
     }
 

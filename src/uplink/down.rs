@@ -10,6 +10,7 @@
 //! is handed on again, with all that came behind it. Acknowledged in the order of arrival, at least once.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,6 +22,7 @@ use super::client::{Handling, Receiver, Wanted};
 use super::intake::{ARRIVALS_MAX, Arrived, Intake};
 use super::reading::{Fence, Reading, Stage};
 use super::stats::UplinkStats;
+use super::subscribed::Subscribed;
 use crate::config::plan::{DownPlan, RetainHere, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::forward::{Letter, Wish};
@@ -54,19 +56,38 @@ pub(super) struct Down {
     from: Arc<str>,
     clock: Clock,
     stats: Arc<UplinkStats>,
+    subscribed: Option<Subscribed>,
 }
 
 impl Down {
-    /// `None` where nothing comes down.
+    /// `None` where nothing comes down. What is subscribed to is remembered in this directory, if there is one.
     pub(super) fn new(
         pass_on: Option<PassOn>,
-        plan: &UplinkPlan,
+        (plan, directory): (&UplinkPlan, Option<PathBuf>),
         clock: Clock,
         stats: Arc<UplinkStats>,
     ) -> Option<Self> {
         // the session of an edge node forgets, whatever else is configured (tck-id-principles-persistence-clean-session-311)
         let pass_on = pass_on.filter(|_| !plan.downs.is_empty() && plan.sparkplug.is_none())?;
-        Some(Self { pass_on, rules: plan.downs.clone().into(), from: plan.name.as_str().into(), clock, stats })
+        let subscribed = directory.map(|directory| Subscribed::beside(&directory, plan));
+        Some(Self {
+            pass_on,
+            rules: plan.downs.clone().into(),
+            from: plan.name.as_str().into(),
+            clock,
+            stats,
+            subscribed,
+        })
+    }
+
+    /// Where it is remembered what is subscribed to.
+    pub(super) const fn subscribed(&self) -> Option<&Subscribed> {
+        self.subscribed.as_ref()
+    }
+
+    /// The filters alone.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.rules.iter().map(|rule| rule.mapping.remote_filter()).collect()
     }
 
     /// Does anything go both ways?

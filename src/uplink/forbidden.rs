@@ -11,7 +11,8 @@
 //! * It is **forbidden** after [`TIMES`] refusals over at least `after`, each but the first with something else taken since
 //!   the one before. If the broker takes nothing at all, no topic is ever forbidden, and nothing is given up.
 //! * Records of a forbidden topic are declared by gap records instead of being sent. Every `after` one is tried: when that
-//!   is taken, the topic is free again. So it costs at most one session in that time.
+//!   is taken, the topic is free again. So it costs at most one session in that time. After a day without a record it is
+//!   forgotten.
 //!
 //! Gap records are the way out: while the broker does not take them, or [`DECLARED_MAX`] of them are under way, records are
 //! held and not declared. What is known is of this run of the daemon: the next one finds it out anew, and loses nothing by it.
@@ -35,6 +36,8 @@ const EARNED_MAX: usize = TOPICS_MAX;
 const HELD_MAX: usize = 4096;
 /// Times `after` without a record of a suspect topic: its tag is gone from the configuration, or its records were evicted.
 const STALE: u32 = 4;
+/// The same of a forbidden one: a day, for tags that seldom change.
+const GONE: u32 = 96;
 /// Gap records under way.
 const DECLARED_MAX: usize = 1024;
 
@@ -174,6 +177,13 @@ impl Forbidden {
         for suspect in &mut self.suspects {
             (suspect.tried, suspect.trial, suspect.sent) = (false, None, false);
         }
+    }
+
+    /// Forbidden topics without a record for so long that their tags may be gone: they make room for others.
+    pub(super) fn gone(&mut self, now: Instant) -> Vec<String> {
+        let (suspects, after) = (&mut self.suspects, self.after * GONE);
+        let is_gone = |one: &mut Suspect| one.forbidden && now.saturating_duration_since(one.seen) >= after;
+        suspects.extract_if(.., is_gone).map(|gone| gone.topic).collect()
     }
 
     /// What becomes of this record of a tag.

@@ -90,7 +90,7 @@ impl Intake {
                 Err(_) => Taken::Later,
             };
         }
-        let room = self.room.as_ref().map(|room| Arc::clone(room).try_acquire_many_owned(charge(&arrival)));
+        let room = self.room.as_ref().map(|room| Arc::clone(room).try_acquire_many_owned(bytes(&arrival)));
         let queued = match room.transpose() {
             Ok(room) => self.queue.try_send(Arrived { arrival, at, _room: room }).is_ok(),
             Err(_) => false,
@@ -104,7 +104,7 @@ impl Intake {
     async fn queue_when_there_is_room(&self, arrival: Arrival, at: Stamp) {
         let mut granted = None;
         if let Some(room) = &self.room {
-            granted = Arc::clone(room).acquire_many_owned(charge(&arrival)).await.ok();
+            granted = Arc::clone(room).acquire_many_owned(bytes(&arrival)).await.ok();
         }
         // An error means that the session is over.
         let _ = self.queue.send(Arrived { arrival, at, _room: granted }).await;
@@ -121,6 +121,6 @@ impl Intake {
 }
 
 /// Bytes of what may wait that one arrival takes.
-fn charge(arrival: &Arrival) -> u32 {
+fn bytes(arrival: &Arrival) -> u32 {
     u32::try_from(arrival.topic.len() + arrival.payload.len()).unwrap_or(u32::MAX).clamp(1, BYTES_MAX)
 }

@@ -53,6 +53,8 @@ struct State {
     subscribing: bool,
     /// That of another SUBSCRIBE is.
     subscribing_again: bool,
+    /// So many UNSUBACKs are, of filters that are not wanted any more. Whoever has such has no barriers.
+    unsubscribing: usize,
     ended: Option<Ended>,
     /// Why, as the relay knows it.
     cause: Option<Ended>,
@@ -165,6 +167,16 @@ impl Line {
             state.subscribing_again = true;
         }
         has_room
+    }
+
+    /// So many filters are unsubscribed from, before anything is published.
+    pub(super) fn unsubscribes(&self, filters: usize) {
+        self.lock().unsubscribing = filters;
+    }
+
+    /// Has the broker answered for each of them?
+    pub(super) fn has_unsubscribed(&self) -> bool {
+        self.lock().unsubscribing == 0
     }
 
     /// Is a SUBACK still waited for?
@@ -314,6 +326,8 @@ impl State {
                 }
             }
             Happened::Left(0) => self.window.left(self.barrier.left())?,
+            Happened::Raised(_) if self.unsubscribing > 0 => {}
+            Happened::Passed(_) if self.unsubscribing > 0 => self.unsubscribing -= 1,
             Happened::Raised(id) => self.barrier.raised(id),
             Happened::Passed(id) => {
                 for proven in self.barrier.passed(id)? {

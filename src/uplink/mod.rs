@@ -11,8 +11,8 @@
 //! tried next · `routing` which path is taken and what may be spent, `thrift` where a session asks for that · `rate`
 //! publishes a second · `outage` what goes first after a long one, a `summary`.
 //!
-//! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down), `reading` what is
-//! retained on those that go both ways · `feeder` the one who publishes, with `filling` from the source to the `lanes` and
+//! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down; `subscribed` which they
+//! were), `reading` what is retained on those that go both ways · `feeder` the one who publishes, with `filling` from the source to the `lanes` and
 //! `sending` from there to the wire · `timing` how patient all are · `pace` how much the link bears · `refusal` what becomes
 //! of what the broker does not take, `forbidden` and `withhold` of topics that it never takes · `sparkplug` an edge node,
 //! where it differs · `place` the gateway around it, where it has to do with that · `status` the retained status and last
@@ -57,6 +57,7 @@ mod source;
 mod sparkplug;
 mod stats;
 mod status;
+mod subscribed;
 mod summary;
 mod thrift;
 mod timing;
@@ -186,7 +187,7 @@ impl<S: Source> Uplink<S> {
             }
             (commands, _) => commands.map(|taken| Downlink::new(taken, &plan, clock.clone(), Arc::clone(&stats))),
         };
-        let down = Down::new(pass_on, &plan, clock.clone(), Arc::clone(&stats));
+        let down = Down::new(pass_on, (&plan, source.directory()), clock.clone(), Arc::clone(&stats));
         let routing = Routing::new(&plan, timing.path_healthy, clock.clone(), notices.clone(), Arc::clone(&stats));
         let uplink = Self {
             known: vec![Known::new(limits.version.unwrap_or(plan.mqtt_version)); servers.len().max(1)],
@@ -329,7 +330,9 @@ impl<S: Source> Uplink<S> {
         self.trouble.clear_disabled();
         self.arrived();
         self.begin_session().await;
+        let server = self.servers.get(self.rotation.server());
         let session = Session {
+            server: server.map(|server| format!("{}:{}", server.host, server.port)).unwrap_or_default(),
             plan: &self.plan,
             source: &mut self.source,
             packer: &mut self.packer,

@@ -110,6 +110,8 @@ pub(super) struct Outcome {
 
 /// What a session borrows from its uplink.
 pub(super) struct Session<'a, S> {
+    /// Host and port.
+    pub(super) server: String,
     pub(super) plan: &'a UplinkPlan,
     pub(super) source: &'a mut S,
     pub(super) packer: &'a mut Packer,
@@ -139,11 +141,13 @@ impl<S: Source> Session<'_, S> {
         self.forbidden.begin_session(Instant::now().into_std());
         let spoken = known.spoken(Instant::now().into_std());
         self.stats.mqtt_level.set(spoken.level());
+        let stale = self.find_stale().await;
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
         let reading = self.begin_reading(known);
-        let (intake, filters) = self.subscribe(&client, &mut tasks, &reading).unzip();
+        let (intake, filters) = self.subscribe(&client, &mut tasks, (&reading, &stale)).unzip();
         let line = Arc::new(Line::new(filters.unwrap_or_default(), self.limits.in_flight_max));
+        line.unsubscribes(stale.len());
         if let Some(bytes_max) = self.packer.node().and_then(|node| node.ears().in_flight_max()) {
             line.bound(bytes_max);
         }
@@ -186,6 +190,7 @@ impl<S: Source> Session<'_, S> {
         line.last_words();
         self.take(&line.news(), &mut progress);
         progress.reading.leave(&line, known);
+        self.forget_stale(&stale, &line).await;
         self.stats.replies_lost.add(line.replies() as u64); // nobody sends them again
         let left = line.oldest();
         if is_fall(&end) && progress.moved_at.elapsed() <= FALL_MAX {
@@ -235,7 +240,7 @@ impl<S: Source> Session<'_, S> {
         &mut self,
         client: &Client,
         tasks: &mut JoinSet<()>,
-        reading: &Reading,
+        (reading, stale): (&Reading, &[String]),
     ) -> Option<(Intake, Vec<String>)> {
         let names = |wanted: &[Wanted]| wanted.iter().map(|wanted| wanted.filter.clone()).collect();
         if let Some(node) = self.packer.node() {
@@ -248,6 +253,7 @@ impl<S: Source> Session<'_, S> {
         if let Some(down) = self.down {
             let filters = down.filters(&reading.stage);
             client.subscribe(&filters).ok()?;
+            stale.iter().try_for_each(|filter| client.unsubscribe(filter)).ok()?;
             let (intake, arrivals) = down.intake();
             tasks.spawn(down.serve(arrivals, client.receiver(), reading));
             return Some((intake, names(&filters)));

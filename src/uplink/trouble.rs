@@ -29,6 +29,9 @@ const NOT_TAKEN: &str = "uplink_not_taken";
 /// The broker takes other topics and not this one: its records become gap records until it does.
 const FORBIDDEN: &str = "uplink_topic_forbidden";
 
+/// So many of them are named; the log has each.
+const FORBIDDEN_NAMED: usize = 4;
+
 /// The primary host of an edge node has not been there for long, and nothing goes without it.
 const HOST_AWAITED: &str = "host_awaited";
 
@@ -56,6 +59,8 @@ pub(super) struct Trouble {
     host_awaited: Option<String>,
     /// With when the broker last said so.
     not_taken: Option<(Instant, String)>,
+    /// Topics, the newest first; as many as are kept apart (`forbidden`).
+    forbidden: Vec<String>,
     /// The broker refused the status, and has not taken one since.
     status_refused: bool,
 }
@@ -73,6 +78,7 @@ impl Trouble {
             quic_unreached: false,
             host_awaited: None,
             not_taken: None,
+            forbidden: Vec::new(),
             status_refused: false,
         }
     }
@@ -219,16 +225,29 @@ impl Trouble {
     }
 
     /// Records of this topic are given up from now on.
-    pub(super) fn forbidden(&self, topic: &str) {
-        let detail = format!(
-            "the broker takes others but not {topic}: its records are declared as gaps until it does (access list upstream?)"
-        );
-        self.tell(FORBIDDEN, Phase::Active, &detail);
+    pub(super) fn forbidden(&mut self, topic: &str) {
+        self.forbidden.insert(0, topic.to_owned());
+        self.tell_forbidden();
     }
 
-    /// The broker takes it again.
-    pub(super) fn allowed(&self, topic: &str) {
-        self.tell(FORBIDDEN, Phase::Cleared, &format!("the broker takes {topic} again"));
+    /// The topic is not forbidden any more, and this is why. It is over with the last one.
+    pub(super) fn allowed(&mut self, topic: &str, why: &str) {
+        self.forbidden.retain(|forbidden| forbidden != topic);
+        if self.forbidden.is_empty() {
+            self.tell(FORBIDDEN, Phase::Cleared, &format!("{topic}: {why}"));
+        } else {
+            self.tell_forbidden();
+        }
+    }
+
+    fn tell_forbidden(&self) {
+        let (named, more) = self.forbidden.split_at(self.forbidden.len().min(FORBIDDEN_NAMED));
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        let detail = format!(
+            "the broker takes others but not {}{more}: what is recorded there is declared as gaps until it does (access list upstream?)",
+            named.join(", ")
+        );
+        self.tell(FORBIDDEN, Phase::Active, &detail);
     }
 
     /// So many messages of a bridge were not kept, or not taken.
@@ -274,6 +293,26 @@ mod tests {
             let notice = told.try_recv().map(|notice| (notice.event, notice.phase));
             assert_eq!((notice, told.try_recv().is_err()), (Ok((NOT_TAKEN, Phase::Once)), true));
         }
+    }
+
+    #[test]
+    fn topics_are_forbidden_until_the_broker_takes_the_last_of_them() {
+        let (hand_in, mut told) = notices();
+        let mut trouble = Trouble::new("cloud".into(), hand_in);
+        let mut next = || told.try_recv().map(|notice| (notice.phase, notice.detail)).expect("it was told");
+        for topic in ["a", "b", "c", "d", "e"] {
+            trouble.forbidden(topic);
+            assert!(next().1.contains(&format!("but not {topic}")), "the newest is named");
+        }
+        trouble.allowed("c", "the broker takes it again");
+        let (phase, detail) = next();
+        assert!(phase == Phase::Active && detail.contains("not e, d, b, a:"), "{detail}");
+        for topic in ["a", "b", "d"] {
+            trouble.allowed(topic, "the broker takes it again");
+            assert_eq!(next().0, Phase::Active);
+        }
+        trouble.allowed("e", "the broker takes it again");
+        assert_eq!(next(), (Phase::Cleared, "e: the broker takes it again".to_owned()));
     }
 
     #[test]

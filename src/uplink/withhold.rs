@@ -80,6 +80,9 @@ impl<S: Source> Session<'_, S> {
         }
         let Item::Record(owed) = item else { return false };
         let now = Instant::now();
+        for topic in self.forbidden.gone(now.into_std()) {
+            self.trouble.allowed(&topic, "nothing was recorded there for a day");
+        }
         let fate = match self.packer.tag_topic(item) {
             Some(topic) => self.forbidden.fate(&topic, owed.number, now.into_std()),
             None => Fate::Send,
@@ -150,7 +153,7 @@ impl<S: Source> Session<'_, S> {
         let Verdict::Free { topic, told } = self.forbidden.taken(ack) else { return };
         if told {
             tracing::info!(uplink = self.plan.name, topic, "the broker takes this topic again");
-            self.trouble.allowed(&topic);
+            self.trouble.allowed(&topic, "the broker takes it again");
         }
         progress.round_at = Some(Instant::now());
     }

@@ -1,6 +1,10 @@
 //! Who may: users, rules and what the gateway owns, asked for over real sockets in both versions of MQTT.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use ironbridge::config::plan::{AclPlan, Anonymous};
+use ironbridge::model::tag::TagIx;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::{QoS as QoS5, v5};
@@ -367,6 +371,43 @@ async fn a_will_is_judged_by_the_rules_that_are_when_its_client_comes_in_not_by_
     drop(knocks.await.expect("it comes in"));
     until("it has gone", || broker.publisher.stats().clients.get() == 1).await;
     observer.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_will_on_a_topic_that_has_become_the_gateways_replaces_nothing_of_the_gateways() {
+    let broker = Running::with(setup()).await;
+    let leave = async |id: &str, topic: &str, delay: u32| {
+        Client5::connect(broker.address, id, |wishes| {
+            login("root", "password")(wishes);
+            wishes.properties.session_expiry_interval = Some(1200);
+            let properties = v5::LastWillProperties { delay_interval: Some(delay), ..will_properties() };
+            wishes.will = Some(v5::LastWill::new(topic, "of a client", QoS5::AtLeastOnce, true, Some(properties)));
+        })
+        .await
+    };
+    let at_once = leave("one", "gw/plc2/speed", 0).await;
+    drop(leave("two", "gw/plc2/level", 600).await);
+    let still = leave("three", "gw/plc1/free", 0).await;
+    until("its will waits", || broker.publisher.stats().sessions_away.get() == 1).await;
+    let (speed, level): (Arc<str>, Arc<str>) = ("gw/plc2/speed".into(), "gw/plc2/level".into());
+    broker.ownership.replace([(Arc::clone(&speed), TagIx(0)), (Arc::clone(&level), TagIx(1))]);
+    broker.publisher.retain_many([speed, level].map(|topic| (topic, "of the gateway".into())));
+    drop(at_once);
+    drop(still);
+    until("both have gone", || broker.publisher.stats().clients.get() == 0).await;
+    // A new session ends the old one, and a will waits no longer than its session lives.
+    let mut observer = v5(&broker, "root", "two").await;
+    observer.subscribe(filter("gw/#", 0), None).await;
+    let mut seen = HashMap::new();
+    for _ in 0..3 {
+        let message = observer.message().await;
+        seen.insert(message.topic, message.payload);
+    }
+    assert_eq!(seen["gw/plc2/speed".as_bytes()], "of the gateway");
+    assert_eq!(seen["gw/plc2/level".as_bytes()], "of the gateway");
+    assert_eq!(seen["gw/plc1/free".as_bytes()], "of a client");
+    assert_eq!(broker.publisher.stats().publishes_refused.get(), 2, "each is counted");
     broker.stop().await;
 }
 

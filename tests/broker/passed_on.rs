@@ -9,7 +9,7 @@ use ironbridge::model::message::{ClientMessage, Kept, Properties};
 use ironbridge::model::time::{Boot, Stamp};
 use rumqttc::v5::mqttbytes::v5;
 
-use crate::support::{PATIENCE, Running, Setup, filter, message};
+use crate::support::{PATIENCE, Running, Setup, filter, message, tag};
 
 /// Retained, at QoS 1.
 fn letter(topic: &str, payload: &str) -> Letter {
@@ -150,4 +150,23 @@ async fn what_has_expired_before_it_could_be_kept_leaves_nothing_standing_that_i
         late.ping().await;
         broker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_topic_of_clients_may_end_in_set_and_comes_in_from_elsewhere_but_for_what_is_retained_there() {
+    let broker = Running::start().await;
+    let mut client = broker.v5("c").await;
+    client.subscribe(filter("zigbee2mqtt/#", 1), None).await;
+    let mut command = letter("zigbee2mqtt/lamp/set", "ON");
+    command.message.kept = Kept::No;
+    let told = broker.publisher.pass_on(command, None).expect("a topic for clients").await;
+    assert_eq!(told, Ok(()));
+    let seen = client.message().await;
+    assert_eq!((&*seen.topic, &seen.payload[..]), (&b"zigbee2mqtt/lamp/set"[..], &b"ON"[..]));
+    let refused = |topic: &str| broker.publisher.pass_on(letter(topic, "OFF"), None).is_err();
+    assert!(refused("zigbee2mqtt/lamp/set"), "it may be of long ago, and comes again with each connection");
+    for topic in [&*format!("{}/set", tag(1)), "zigbee2mqtt/lamp/set/result", "ironbridge/gw/event", &tag(1)] {
+        assert!(refused(topic), "{topic}");
+    }
+    broker.stop().await;
 }

@@ -128,6 +128,66 @@ async fn when_a_member_of_a_shared_group_has_gone_the_others_get_everything() {
     broker.stop().await;
 }
 
+/// Takes and acknowledges jobs until it has so many different ones.
+async fn all_jobs(client: &mut Client5, count: usize) {
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < count {
+        let job = client.message().await;
+        client.send(v5::Packet::PubAck(v5::PubAck::new(job.pkid, None))).await;
+        seen.insert(job.payload);
+    }
+}
+
+#[tokio::test]
+async fn what_a_member_of_a_shared_group_has_not_acknowledged_when_it_is_cut_goes_to_the_others() {
+    const JOBS: usize = 700; // more than the window of the one who acknowledges nothing
+    let broker = Running::start().await;
+    let (mut one, mut two, mut sender) = (broker.v5("one").await, broker.v5("two").await, broker.v5("s").await);
+    for client in [&mut one, &mut two] {
+        client.subscribe(filter("$share/g/jobs/#", 1), None).await;
+    }
+    for n in 0..JOBS {
+        assert_eq!(sender.publish(message("jobs/x", 1, &n.to_string())).await, v5::PubAckReason::Success);
+    }
+    one.message().await;
+    drop(one);
+    all_jobs(&mut two, JOBS).await;
+    assert_eq!(broker.publisher.stats().dropped(), 0);
+    // Nobody is left for the last one.
+    assert_eq!(sender.publish(message("jobs/x", 1, "last")).await, v5::PubAckReason::Success);
+    two.message().await;
+    drop(two);
+    until("it is counted", || broker.publisher.stats().dropped_ended.get() == 1).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_member_of_a_shared_group_is_taken_over_the_others_get_everything() {
+    const JOBS: usize = 300;
+    let broker = Running::start().await;
+    let (mut one, mut two, mut sender) = (broker.v5("one").await, broker.v5("two").await, broker.v5("s").await);
+    for client in [&mut one, &mut two] {
+        client.subscribe(filter("$share/g/jobs", 1), None).await;
+    }
+    // It is heard out for as long as it goes on talking, within limits.
+    let talking = tokio::spawn(async move {
+        while tokio::io::AsyncWriteExt::write_all(&mut one.stream, &[0xC0, 0]).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    let address = broker.address;
+    let anew = tokio::spawn(async move { Client5::connect(address, "one", |_| {}).await });
+    for n in 0..JOBS {
+        sender.publish(message("jobs", 1, &n.to_string())).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    all_jobs(&mut two, JOBS).await;
+    anew.await.expect("it comes in");
+    talking.await.expect("and the old one has gone");
+    assert_eq!(broker.publisher.stats().dropped(), 0);
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn messages_of_a_topic_come_in_the_order_in_which_they_were_sent_at_every_qos() {
     let broker = Running::start().await;

@@ -78,6 +78,7 @@ fn a_bridge_says_what_is_wrong() {
                 "bridge[0].topic[0].filter",
                 "belongs to the gateway",
             ),
+            ("[[bridge.topic]]\nfilter = «\"+/x/set/result\"", "bridge[0].topic[0].filter", "belongs to the gateway"),
             (
                 "[[bridge.topic]]\nfilter = \"a\"\n[[bridge]]\nname = \"c\"\nclient_id = «\"box-7.b\"\nurl = \"mqtt://x:1883\"\n[[bridge.topic]]\nfilter = \"b\"",
                 "bridge[1].client_id",
@@ -93,6 +94,11 @@ fn a_bridge_says_what_is_wrong() {
             ("session_expiry = «\"1s\"", "uplink[0].session_expiry", "1m ..= 365d"),
         ],
     );
+}
+
+#[test]
+fn clients_topics_that_end_in_set_may_go_over_a_bridge() {
+    plan(&format!("{BRIDGE}{}", topic("filter = \"zigbee2mqtt/+/set\"\ndirection = \"both\"")));
 }
 
 #[test]

@@ -296,6 +296,22 @@ fn what_a_spreadsheet_makes_of_a_file_is_read_as_what_it_was() {
 }
 
 #[test]
+fn a_bit_of_a_modicon_number_survives_a_spreadsheet_that_takes_it_for_a_fraction() {
+    let bits = |bit: &str| format!("[[device.tag]]\nname = \"bit{bit}\"\naddress = \"40008.{bit}\"\n");
+    let tags = format!("address_style = \"modicon\"\n{}{}", bits("1"), bits("10"));
+    let home = Home::new(&format!("{PLANT}{DEVICE}{tags}"));
+    let csv = home.export("d", Decimal::Point);
+    assert!(csv.contains("40008.01") && csv.contains("40008.10"), "{csv}");
+    let changes = home.import(&csv, "d", Decimal::Point).expect("imported").changes;
+    assert_eq!(changes, Some(Changes::default()), "{csv}");
+    // As it is saved by one that shows numbers at their shortest.
+    let told = problems(home.import(&csv.replace("40008.10", "40008.1"), "d", Decimal::Point));
+    assert!(told.len() == 1 && told[0].message.contains("bit 1 or bit 10"), "{told:?}");
+    let moved = home.import(&csv.replace("40008.10", "40008.02"), "d", Decimal::Point).expect("imported").changes;
+    assert_eq!(moved.map(|changes| changes.moved), Some(vec!["bit10: holding:7.10 -> holding:7.2".to_owned()]));
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_nothing_comes_out() {
     let tags = "[[device.tag]]\nname = \"a\"\naddress = \"coil:1\"\n";
     let home = Home::new(&format!("{PLANT}{DEVICE}{tags}"));

@@ -158,6 +158,12 @@ fn secrets_in_the_wrong_place_are_not_repeated() {
         assert_eq!(problems.count(), 1);
         assert!(!format!("{problems} {problems:?}").contains("hunter2"), "{problems}");
     }
+    for key in ["sas_key", "proxy_password"] {
+        let problems = problems(&format!("{UPLINK}url = \"mqtt://x\"\n{key} = \"hunter2\""));
+        assert_eq!(problems.count(), 1);
+        let shown = format!("{problems} {problems:?}");
+        assert!(!shown.contains("hunter2") && shown.contains(&format!("name that in `{key}_file`")), "{problems}");
+    }
 }
 
 #[test]

@@ -225,6 +225,30 @@ async fn a_plc_that_is_being_programmed_is_read_in_whole_blocks_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_neighbour_whose_block_is_whole_again_does_not_break_up_those_of_a_plc_that_is_being_programmed() {
+    let plc = Plc::new(Framing::Tcp);
+    let mut rig = Rig::run_over(tcp_plan(&[1, 2], 5), Box::new(plc.clone()));
+    plc.plan(|seen| match (seen.unit, seen.start()..seen.start() + seen.count()) {
+        (1, read) if read.contains(&20) => Fault::Exception(2),
+        _ => Fault::None,
+    });
+    rig.collect(50 * SECOND).await;
+    plc.plan(|seen| if seen.unit == 2 { Fault::Exception(2) } else { Fault::None });
+    rig.collect(35 * SECOND).await; // meanwhile the first one is read whole again, and all reads are planned anew
+    plc.plan(|_| Fault::None);
+    rig.collect(2 * SECOND).await;
+    plc.forget_seen();
+    rig.collect(10 * SECOND).await;
+    for unit in [1, 2] {
+        assert_eq!(
+            plc.seen().iter().filter(|seen| seen.unit == unit).count(),
+            10,
+            "unit {unit}: one read for all five"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_that_disappears_takes_its_block_along_for_a_minute_only() {
     let plc = Plc::new(Framing::Tcp);
     let mut rig = Rig::run_over(tcp_plan(&[1], 5), Box::new(plc.clone()));

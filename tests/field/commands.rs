@@ -6,6 +6,7 @@ use crate::rig;
 use std::time::Duration;
 
 use ironbridge::config::plan::{BusLink, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction};
+use ironbridge::flow::hub::Standing;
 use ironbridge::model::command::{Failure, Outcome, Refusal};
 use ironbridge::model::registers::BitField;
 use ironbridge::model::tag::{Access, Address, DataType, Order, Table, TagIx};
@@ -157,6 +158,49 @@ async fn a_dead_device_is_tried_once_and_a_missing_connection_not_at_all() {
     rig.collect(SECOND).await;
     assert_eq!(rig.command(SPEED, Value::Int(1)).await, failed(Failure::Transport));
     assert!(writes(&plc).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_gateway_says_of_a_dead_unit_behind_it_does_not_make_the_unit_answer() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    plc.plan(|_| Fault::Exception(11));
+    rig.collect(10 * SECOND).await;
+    assert_eq!(rig.reports().await[&0].standing, Standing::Down);
+    assert_eq!(rig.command(SPEED, Value::Int(1)).await, failed(Failure::Exception(11)));
+    rig.collect(20 * SECOND).await;
+    assert!(rig.reports().await.get(&0).is_none_or(|report| report.standing == Standing::Down));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_busy_is_written_again_in_a_moment_and_not_for_ever() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    rig.collect(SECOND / 2).await;
+    plc.next([Fault::Exception(6), Fault::Exception(6)]);
+    assert_eq!(rig.command(SPEED, Value::Int(1)).await, done(Value::Float(1.0)));
+    assert_eq!(writes(&plc).len(), 3);
+    plc.plan(|seen| if seen.function() == 6 { Fault::Exception(6) } else { Fault::None });
+    assert_eq!(rig.command(SPEED, Value::Int(2)).await, failed(Failure::Exception(6)));
+    assert_eq!(writes(&plc).len(), 3 + 4);
+    let late = rig.command_within(SPEED, Value::Int(2), 300 * MS).await;
+    assert_eq!(late.await.expect("answered"), Outcome::Refused(Refusal::Expired), "it was never taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_takes_the_device_long_is_done_when_it_is_there_and_else_in_doubt() {
+    let (plc, mut rig) = bench(Framing::Tcp);
+    rig.collect(SECOND / 2).await;
+    plc.plan(|seen| if seen.function() == 6 { Fault::Exception(5) } else { Fault::None });
+    let slow = plc.clone();
+    let stores = async move {
+        tokio::time::sleep(500 * MS).await;
+        slow.set(0, &[42]);
+    };
+    let (outcome, ()) = tokio::join!(rig.command(SPEED, Value::Float(4.2)), stores);
+    assert_eq!(outcome, done(Value::Float(4.2)));
+    let outcome = rig.command(SPEED, Value::Float(1.0)).await;
+    assert_eq!(outcome, Outcome::Failed { reason: Failure::Timeout, read_back: Some(Value::Float(4.2)) });
+    assert_eq!(rig.command(TRUSTED, Value::Int(7)).await, failed(Failure::Timeout), "nobody looks whether it is there");
+    assert_eq!(writes(&plc).len(), 3, "none is sent a second time");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,13 +15,14 @@ use ironbridge::config::plan::{BusPlan, DevicePlan, Plan, TagPlan};
 use ironbridge::field::carrier::{Opener, Opening, Wire};
 use ironbridge::field::{Bus, FieldCommand, Pauses, Plans};
 use ironbridge::flow::clock::{Clock, TimeSource};
-use ironbridge::flow::hub::{Durable, hub};
-use ironbridge::flow::notice::notices;
+use ironbridge::flow::hub::{Durable, Standing, hub};
+use ironbridge::flow::notice::{Phase, notices};
+use ironbridge::flow::operate::Operation;
 use ironbridge::flow::progress::Progress;
 use ironbridge::flow::stop::Stop;
 use ironbridge::model::command::{Outcome, Refusal};
 use ironbridge::model::quality::{Cause, Quality};
-use ironbridge::model::tag::{Address, BusIx, DataType, DeviceIx, Table, TagIx};
+use ironbridge::model::tag::{Access, Address, BusIx, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::time::Boot;
 use ironbridge::model::value::Value;
 use plc::{Framing, Plc};
@@ -326,4 +327,49 @@ async fn what_was_read_before_a_connection_was_lost_is_not_good_for_as_long_as_a
     let back = Instant::now();
     rig.sample(tag, rig::good).await;
     assert!(back.elapsed() < Duration::from_secs(1), "the attempt goes on: {:?}", back.elapsed());
+}
+
+/// Nothing of it is polled: no answer ever says that it is there.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_only_written_stands_well_with_a_connection_and_its_bus_is_no_longer_down() {
+    let mut plan = rig::plan(rig::link(Framing::RtuOverTcp));
+    rig::device(&mut plan, 0);
+    rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    plan.tags[0].access = Access::Write;
+    let plc = Plc::new(Framing::RtuOverTcp);
+    plc.refuse_to_open(true);
+    let (tell, mut events) = notices();
+    let rig = Rig::run_lanes(plan, vec![Box::new(plc.clone())], |bus| bus.telling(&tell));
+    let told = events.recv().await.expect("told");
+    assert_eq!((told.event, told.phase), ("bus_down", Phase::Active));
+    assert_eq!(rig.reports().await[&0].standing, Standing::Down);
+    plc.refuse_to_open(false);
+    let told = events.recv().await.expect("told");
+    assert_eq!((told.event, told.phase), ("bus_down", Phase::Cleared));
+    assert_eq!(rig.reports().await[&0].standing, Standing::Answering);
+    for (operation, standing) in [(Operation::Pause, Standing::Paused), (Operation::Resume, Standing::Answering)] {
+        rig.handle.switches.ask(DeviceIx(0), operation).expect("it is on this bus");
+        assert_eq!(rig.reports().await[&0].standing, standing);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_only_written_is_as_well_off_as_its_neighbours_that_answer() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    for unit in [1, 2] {
+        rig::device(&mut plan, unit);
+        rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    }
+    plan.tags[1].access = Access::Write;
+    let plc = Plc::new(Framing::Tcp);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    rig.sample(TagIx(0), rig::good).await;
+    assert_eq!(rig.reports().await[&1].standing, Standing::Answering);
+    plc.refuse_to_open(true);
+    plc.next([plc::Fault::Close]);
+    rig.sample(TagIx(0), rig::is_bad).await;
+    assert_eq!(rig.reports().await[&1].standing, Standing::Down);
+    plc.refuse_to_open(false);
+    rig.sample(TagIx(0), rig::good).await;
+    assert_eq!(rig.reports().await[&1].standing, Standing::Answering);
 }

@@ -173,6 +173,28 @@ async fn a_value_is_never_good_with_the_scale_factor_of_another_moment() {
     assert_eq!(last(&mut rig, value, 5 * SECOND).await, (Some(Value::Float(123.0)), Quality::Good));
 }
 
+/// Both registers are there, and nothing between them: one read that reaches from the one to the other is refused.
+#[tokio::test(start_paused = true)]
+async fn a_value_whose_scale_factor_lies_behind_registers_that_do_not_exist_is_read_without_them() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let value = rig::tag(&mut plan, Table::Holding, 0, Int16);
+    let factor = rig::tag(&mut plan, Table::Holding, 60, Int16);
+    plan.tags[0].scale_from = Some(factor);
+    plan.tags[1].poll = 60 * SECOND;
+    let plc = Plc::new(Framing::Tcp);
+    (1..60).for_each(|address| plc.unmap(address));
+    plc.set(0, &[1230]);
+    plc.set(60, &[0xFFFF]);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    assert_eq!(last(&mut rig, value, 5 * SECOND).await, (Some(Value::Float(123.0)), Quality::Good));
+    plc.forget_seen();
+    let samples = rig.collect(600 * SECOND).await;
+    assert!(samples.iter().all(good), "nor is a later attempt to read all of it told");
+    let wide = plc.seen().iter().filter(|seen| seen.count() > 1).count();
+    assert!((1..5).contains(&wide), "{wide}: it is tried again, seldom");
+}
+
 /// The factor lies in a block of its own, which fails: values without it are never good.
 #[tokio::test(start_paused = true)]
 async fn a_value_waits_for_its_scale_factor_and_does_not_outlive_it() {

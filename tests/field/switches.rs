@@ -5,12 +5,13 @@ use crate::rig;
 
 use std::time::Duration;
 
+use ironbridge::config::plan::Verify;
 use ironbridge::flow::hub::Standing;
 use ironbridge::flow::operate::Operation;
-use ironbridge::model::command::{Outcome, Refusal};
+use ironbridge::model::command::{Failure, Outcome, Refusal};
 use ironbridge::model::quality::{Cause, Quality};
 use ironbridge::model::sample::Sample;
-use ironbridge::model::tag::{DataType, DeviceIx, Table, TagIx};
+use ironbridge::model::tag::{Access, DataType, DeviceIx, Table, TagIx};
 use ironbridge::model::value::Value;
 use plc::{Framing, Plc};
 use rig::{Rig, good};
@@ -61,6 +62,27 @@ async fn a_paused_device_is_not_asked_anything_its_tags_say_why_and_its_neighbou
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broadcast_would_reach_a_paused_device_too_and_is_refused_until_it_is_resumed() {
+    let mut plan = rig::plan(rig::link(Framing::Rtu));
+    rig::device(&mut plan, 1);
+    rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    rig::device(&mut plan, 0);
+    let all = rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    plan.tags[1].access = Access::Write;
+    plan.tags[1].write.verify = Verify::TrustReply;
+    let plc = Plc::new(Framing::Rtu);
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    rig.sample(TagIx(0), good).await;
+    ask(&rig, Operation::Pause);
+    rig.sample(TagIx(0), paused).await;
+    assert_eq!(rig.command(all, Value::Uint(1)).await, Outcome::Refused(Refusal::Paused));
+    assert_eq!(asked_of(&plc, 0), 0);
+    ask(&rig, Operation::Resume);
+    assert_eq!(rig.command(all, Value::Uint(1)).await, Outcome::Done { read_back: None });
+    assert_eq!(asked_of(&plc, 0), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_outlives_the_connection_and_its_end_is_a_value_at_once() {
     let (plc, mut rig) = bench();
     rig.collect(5 * SECOND).await;
@@ -79,6 +101,46 @@ async fn a_pause_outlives_the_connection_and_its_end_is_a_value_at_once() {
     rig.sample(TagIx(0), good).await;
     assert!(before.elapsed() < 100 * MS, "{:?}", before.elapsed());
     assert_eq!(rig.reports().await[&0].standing, Standing::Answering);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_when_what_was_under_way_is_over_and_not_before() {
+    let (plc, mut rig) = bench();
+    plc.plan(|seen| if seen.function() == 6 { plc::Fault::Drop } else { plc::Fault::None });
+    rig.collect(5 * SECOND).await;
+    let writing = rig.command_within(TagIx(0), Value::Uint(7), 30 * SECOND).await;
+    while !plc.seen().iter().any(|seen| seen.function() == 6) {
+        tokio::time::sleep(MS).await;
+    }
+    let before = tokio::time::Instant::now();
+    ask(&rig, Operation::Pause);
+    rig.handle.switches.heeded(FIRST).await;
+    assert!(before.elapsed() >= rig::TIMEOUT - 10 * MS, "{:?}: the write is under way until then", before.elapsed());
+    assert!(writing.await.is_ok());
+    plc.forget_seen();
+    rig.collect(10 * SECOND).await;
+    assert_eq!(asked_of(&plc, 1), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_may_be_repeated_is_not_once_its_device_is_paused() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    let tag = rig::tag(&mut plan, Table::Holding, 0, DataType::Uint16);
+    plan.tags[0].write.retries = 3;
+    let plc = Plc::new(Framing::Tcp);
+    plc.plan(|seen| if seen.function() == 6 { plc::Fault::Drop } else { plc::Fault::None });
+    let mut rig = Rig::run_over(plan, Box::new(plc.clone()));
+    rig.sample(tag, good).await;
+    let writing = rig.command_within(tag, Value::Uint(7), 30 * SECOND).await;
+    let writes = || plc.seen().iter().filter(|seen| seen.function() == 6).count();
+    while writes() == 0 {
+        tokio::time::sleep(MS).await;
+    }
+    ask(&rig, Operation::Pause);
+    let failed = Outcome::Failed { reason: Failure::Timeout, read_back: None };
+    assert_eq!(writing.await.expect("answered"), failed, "the first one may have arrived");
+    assert_eq!(writes(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -289,6 +289,30 @@ async fn an_echo_is_stripped_and_never_an_answer() {
     }
 }
 
+/// 24 coils from 0x0300 that read 00 00 18: byte for byte what was asked.
+#[tokio::test(start_paused = true)]
+async fn bits_that_look_like_the_question_are_the_answer_where_nothing_echoes_and_not_where_it_does() {
+    for framing in Framing::ALL {
+        for echoes in [false, true] {
+            if echoes && framing.is_numbered() {
+                continue; // there is no such line
+            }
+            let mut line = line(framing).await;
+            line.plc.echo_everything(echoes);
+            let on = |bit: u16| matches!(bit, 19 | 20); // 0x18 in the third byte
+            (0..24).for_each(|bit| line.plc.set_bit(0x300 + bit, on(bit)));
+            let wanted = Reading::Bits((0..24).map(on).collect());
+            for _ in 0..3 {
+                let read = line.session.read(1, Table::Coil, 0x300, 24).await;
+                assert_eq!(read.expect("an answer"), wanted, "{framing:?}, echoes: {echoes}");
+            }
+            line.plc.kill(1);
+            let read = line.session.read(1, Table::Coil, 0x300, 24).await;
+            assert!(matches!(read, Err(Trouble::Timeout)), "{framing:?}, echoes: {echoes}: nobody is there");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_to_a_dead_device_behind_an_echoing_adapter_is_no_success() {
     let mut line = line(Framing::Rtu).await;

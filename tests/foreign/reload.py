@@ -159,7 +159,7 @@ def main():
         late = [place for place, gap in others.items() if gap > 1.7 * PERIOD]
         print(f"    {name}: {1000 * took:.0f} ms; the longest of {len(others)} others went {1000 * worst:.0f} ms without a poll of {PERIOD:.0f} s")
         check(f"{name}: all {len(others)} others are there", len(others), DEVICES - (touched is not None))
-        check(f"{name}: nobody else misses a poll", late, [])
+        check(f"{name}: nobody else misses a poll", late, [], timed=True)  # by the plant's own clock, which a busy machine stops too
         check(f"{name}: nobody else is connected anew", [place for place in others if len(conns[place]) != 1], [])
 
     def said(since):

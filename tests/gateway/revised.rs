@@ -117,6 +117,42 @@ async fn a_bridge_comes_changes_and_goes_while_everything_else_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_nobody_tells_any_more_is_not_retained_after_a_reload() {
+    let plcs = plcs(1).await;
+    let far = Far::gateway().await;
+    let plant = plant(&addresses(&plcs), NO_TRIAL);
+    let bus = "[[bus]]\nname = \"b9\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:1\"\n";
+    let device = |bus: &str, tag: &str| {
+        format!("[[device]]\nname = \"d9\"\n{bus}[[device.tag]]\nname = \"x\"\ntype = \"uint16\"\n{tag}\n")
+    };
+    let bridge = |more: &str| {
+        let url = format!("mqtt://127.0.0.1:{}", far.port());
+        format!("[[bridge]]\nname = \"far\"\nurl = \"{url}\"\n{more}[[bridge.topic]]\nfilter = \"o/#\"\n")
+    };
+    let polled =
+        format!("{plant}{bus}{}", device("bus = \"b9\"\nunit_id = 1\npoll = \"100ms\"\n", "address = \"holding:0\""));
+    let home = Home::new(&(polled + &bridge("client_id = \"first\"\n")));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    let state = |id: &str| format!("$SYS/broker/connection/{id}/state");
+    let is_gone = |topic: &str| watch.on(topic).last().is_some_and(|seen| seen.payload.is_empty());
+    watch.until(&state("first"), "connected", |state| state == 1).await;
+    watch.until("ironbridge/gw/device/d9", "down", |json| json["state"] == "down").await;
+
+    let derived = format!("{plant}{}", device("", "expression = \"{d0/v} * 2\""));
+    home.configure(&(derived.clone() + &bridge("client_id = \"second\"\n")));
+    applied(&home).await;
+    watch.until(&state("second"), "connected", |state| state == 1).await;
+    until("the first is forgotten", || is_gone(&state("first"))).await;
+    until("the device has none", || is_gone("ironbridge/gw/device/d9")).await;
+
+    home.configure(&(derived + &bridge("client_id = \"second\"\nnotifications = false\n")));
+    applied(&home).await;
+    until("the second is forgotten", || is_gone(&state("second"))).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_retained_on_a_topic_that_is_added_to_a_bridge_goes_out_once() {
     let plcs = plcs(1).await;
     let far = Far::gateway().await;

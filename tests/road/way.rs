@@ -130,6 +130,7 @@ fn secured(authority: &Authority, port: u16) -> Destination {
 fn proxy(kind: ProxyKind, address: SocketAddr, home: &tempfile::TempDir) -> Proxy {
     let password = home.path().join("proxy.password");
     std::fs::write(&password, "secret\n").unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let login = LoginFiles { username: Some("gw".into()), password_file: Some(password) };
     Proxy { kind, host: address.ip().to_string(), port: address.port(), login }
 }

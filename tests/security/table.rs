@@ -11,6 +11,16 @@ fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Keys of `[[uplink]]`.
+const UPLINK: &str = "name url urls client_id ca_file certificate key username password_file proxy proxy_username \
+    proxy_password_file mqtt_version format layout compress group_id edge_node_id primary_host host_timeout datatypes \
+    batch_samples batch_interval summary_after topic_prefix delivery classes start max_rate budget reserve overrun \
+    keep_alive preset sas_key_file commands session_expiry down path";
+
+/// Keys of `[[bridge]]`.
+const BRIDGE: &str = "name url urls client_id ca_file certificate key username password_file proxy proxy_username \
+    proxy_password_file mqtt_version keep_alive max_rate session_expiry max_size max_age notifications topic";
+
 #[test]
 fn every_row_of_the_table_names_tests_that_exist() {
     let table = std::fs::read_to_string(home().join("tests/security/README.md")).unwrap();
@@ -36,6 +46,20 @@ fn no_key_of_the_configuration_makes_anything_less_secure() {
     for path in schema::all_paths().into_iter().filter(|path| path != admits) {
         assert!(!bad.iter().any(|word| path.contains(word)), "{path}");
     }
+    // What decides whom an uplink trusts and what a door asks for, word by word: a key that is added here was thought about.
+    for (table, known) in [
+        ("broker.listener.tls", "certificate key client_ca client_certificate"),
+        ("status.tls", "certificate key"),
+        ("uplink", UPLINK),
+        ("bridge", BRIDGE),
+    ] {
+        let inside = |path: &String| path.strip_prefix(table)?.strip_prefix('.').map(str::to_owned);
+        let keys: Vec<_> = schema::all_paths().iter().filter_map(inside).filter(|key| !key.contains('.')).collect();
+        assert_eq!(keys.join(" "), known, "{table}");
+    }
+    let of_tls = |path: &String| Some(path.rsplit_once(".tls.")?.0.to_owned());
+    let doors: BTreeSet<_> = schema::all_paths().iter().filter_map(of_tls).collect();
+    assert_eq!(doors, ["broker.listener", "status"].map(str::to_owned).into());
     let verify: Vec<_> = schema::all_paths().into_iter().filter(|path| path.contains("verify")).collect();
     assert_eq!(verify, ["device.tag.write.verify"], "which reads a written register back");
 }

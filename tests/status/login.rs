@@ -124,6 +124,21 @@ async fn a_page_that_is_open_without_a_login_is_not_in_the_audit_trail_as_one_th
 }
 
 #[tokio::test]
+async fn who_logs_in_with_every_request_is_one_line_of_the_audit_trail_and_one_more_after_a_refusal() {
+    let site = Site::open().await;
+    let ask = async |login: &str| {
+        get(site.page, "/api/tags", &format!("Authorization: Basic {login}\r\n")).await.status // hmi:hmi, hmi:wrong
+    };
+    for (login, status) in [("aG1pOmhtaQ==", 200), ("aG1pOmhtaQ==", 200), ("aG1pOndyb25n", 401), ("aG1pOmhtaQ==", 200)]
+    {
+        assert_eq!(ask(login).await, status);
+    }
+    until("it is told again", || site.daemon.times_said("audit=\"login\"") == 2).await;
+    assert_eq!(ask("aG1pOmhtaQ==").await, 200);
+    assert_eq!(site.daemon.times_said("audit=\"login\""), 2);
+}
+
+#[tokio::test]
 async fn over_tls_the_cookie_belongs_to_this_host_and_never_goes_out_in_the_clear() {
     let authority = Authority::new();
     let (certificate, key) = authority.server_pem("localhost", VALID);

@@ -142,7 +142,7 @@ async fn a_clock_fix_that_meta_db_refuses_is_there_after_a_restart_once_it_could
     drop(meta);
     running.close().await;
     let fixes = ironbridge::store::open(opening(home.path())).fixes();
-    assert_eq!(fixes.iter().map(|fix| fix.unix_ms).collect::<Vec<_>>(), [UTC_MS, UTC_MS + 2 * 3_600_000]);
+    assert_eq!(fixes.iter().map(|fix| fix.unix_ms).collect::<Vec<_>>(), [UTC_MS + 2 * 3_600_000], "the latest");
 }
 
 #[tokio::test]

@@ -274,6 +274,23 @@ async fn a_clock_that_was_ahead_and_was_set_right_is_believed_after_a_restart_to
 }
 
 #[tokio::test]
+async fn time_that_comes_by_hand_each_minute_leaves_one_fix_of_the_boot_and_its_floor() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(opening(home.path()));
+    let floor = Fix::floor(running.clock.now().boot, 1_795_000_000_000);
+    running.learns(floor);
+    let mut latest = floor;
+    for minute in 1..=50 {
+        running.time.advance(Duration::from_secs(60));
+        latest = Fix { at: running.clock.now(), unix_ms: 1_795_204_800_000 + minute * 61_000 };
+        running.learns(latest);
+        running.store.answers().await;
+    }
+    running.close().await;
+    assert_eq!(open(opening(home.path())).fixes(), [floor, latest]);
+}
+
+#[tokio::test]
 async fn clock_fixes_and_boot_numbers_survive_and_a_new_boot_gets_a_new_number() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));

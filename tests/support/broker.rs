@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing here takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The topics of the gateway's tags in these tests.
 pub fn tag(n: usize) -> Arc<str> {
@@ -81,6 +81,8 @@ pub struct Running {
     pub publisher: Publisher,
     pub access: Arc<Access>,
     pub control: Control,
+    /// Replaced by a reload.
+    pub ownership: Arc<Ownership>,
     /// For [`Access::reload`].
     pub plan: BrokerPlan,
     pub commands: mpsc::Receiver<Submitted>,
@@ -126,7 +128,7 @@ impl Running {
         let parts = BrokerParts {
             access: Arc::clone(&access),
             plan: plan.clone(),
-            ownership,
+            ownership: Arc::clone(&ownership),
             commands: entry,
             forward: setup.forward,
             clock,
@@ -138,7 +140,8 @@ impl Running {
         let address = addresses[0].unwrap_or(setup.listen);
         let (stop, end, control) = (Stop::new(), CancellationToken::new(), broker.control());
         let run = tokio::spawn(broker.run(stop.clone(), end.clone()));
-        Self { address, addresses, publisher, access, control, plan, commands, notices: told, stop, end, run, dir }
+        let notices = told;
+        Self { address, addresses, publisher, access, control, ownership, plan, commands, notices, stop, end, run, dir }
     }
 
     /// Ends it in order; the directory is handed on.

@@ -44,6 +44,7 @@ pub struct Orders {
     fall_over: Option<String>,
     tell: (u64, Vec<u8>),
     no_suback: bool,
+    no_unsuback: bool,
     greeting_delay: Duration,
     refuse_subscriptions: bool,
 }
@@ -92,6 +93,7 @@ struct Book {
     connects: Vec<Connect>,
     connect_properties: Vec<Option<ConnectProperties>>,
     subscriptions: Vec<(usize, Vec<String>)>,
+    unsubscribed: Vec<String>,
     retained_wanted: Vec<Vec<Option<RetainForwardRule>>>,
     acknowledged: usize,
     too_new: usize,
@@ -315,6 +317,16 @@ impl Cloud {
     /// Every SUBSCRIBE so far: connection and filters.
     pub fn subscriptions(&self) -> Vec<(usize, Vec<String>)> {
         self.shared.book.lock().unwrap().subscriptions.clone()
+    }
+
+    /// Filters of every UNSUBSCRIBE so far.
+    pub fn unsubscribed(&self) -> Vec<String> {
+        self.shared.book.lock().unwrap().unsubscribed.clone()
+    }
+
+    /// No UNSUBSCRIBE is answered.
+    pub fn no_unsuback(&self, on: bool) {
+        self.order(|orders| orders.no_unsuback = on);
     }
 
     /// What each filter of each SUBSCRIBE asked for of what is retained; `None` in 3.1.1.

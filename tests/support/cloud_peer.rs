@@ -174,6 +174,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 self.filters.extend(filters);
                 Next::Go
             }
+            In::Unsubscribe(id, filters) => {
+                self.filters.retain(|filter| !filters.contains(filter));
+                self.shared.book.lock().unwrap().unsubscribed.extend(filters);
+                if orders.no_unsuback {
+                    return Next::Go;
+                }
+                self.raw(&wire::unsuback(self.version, id)).await
+            }
             In::PubAck(id) => {
                 self.shared.book.lock().unwrap().acknowledged += 1;
                 self.unacknowledged.retain(|(sent, _)| *sent != id);

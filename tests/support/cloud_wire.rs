@@ -16,6 +16,7 @@ pub enum In {
     Publish(PublishIn),
     /// Filters, and of MQTT 5 what each asks for of what is retained.
     Subscribe(u16, Vec<(String, Option<RetainForwardRule>)>),
+    Unsubscribe(u16, Vec<String>),
     PubAck(u16),
     Ping,
     Disconnect,
@@ -71,6 +72,7 @@ fn of_v4(packet: v4::Packet) -> In {
         v4::Packet::Subscribe(it) => {
             In::Subscribe(it.pkid, it.filters.into_iter().map(|filter| (filter.path, None)).collect())
         }
+        v4::Packet::Unsubscribe(it) => In::Unsubscribe(it.pkid, it.topics),
         v4::Packet::PubAck(ack) => In::PubAck(ack.pkid),
         v4::Packet::PingReq => In::Ping,
         v4::Packet::Disconnect => In::Disconnect,
@@ -111,6 +113,7 @@ fn of_v5(packet: v5::Packet) -> In {
             let of = |filter: v5::Filter| (filter.path, Some(filter.retain_forward_rule));
             In::Subscribe(it.pkid, it.filters.into_iter().map(of).collect())
         }
+        v5::Packet::Unsubscribe(it) => In::Unsubscribe(it.pkid, it.filters),
         v5::Packet::PubAck(ack) => In::PubAck(ack.pkid),
         v5::Packet::PingReq(_) => In::Ping,
         v5::Packet::Disconnect(_) => In::Disconnect,
@@ -160,6 +163,14 @@ pub fn suback(version: Protocol, id: u16, granted: &[u8]) -> Vec<u8> {
     let properties: &[u8] = if version == Protocol::V5 { &[0] } else { &[] };
     let length = u8::try_from(2 + properties.len() + granted.len()).unwrap();
     [&[0x90, length], id.to_be_bytes().as_slice(), properties, granted].concat()
+}
+
+/// For one filter.
+pub fn unsuback(version: Protocol, id: u16) -> Vec<u8> {
+    match version {
+        Protocol::V4 => [[0xB0, 2], id.to_be_bytes()].concat(),
+        Protocol::V5 => [[0xB0, 4].as_slice(), &id.to_be_bytes(), &[0, 0]].concat(),
+    }
 }
 
 pub fn puback(id: u16, reason: u8) -> Vec<u8> {

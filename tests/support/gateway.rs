@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 /// Nothing takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until something holds; panics after [`PATIENCE`].
 pub async fn until(what: &str, holds: impl FnMut() -> bool) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use ironbridge::config::plan::Delivery;
@@ -31,6 +32,7 @@ struct Inner {
     meters: Vec<MeterRow>,
     /// Items there when it was asked what is owed.
     asked_at: usize,
+    directory: Option<PathBuf>,
 }
 
 /// Shared by the test and the uplink.
@@ -113,6 +115,11 @@ impl OwedList {
     /// Samples numbered like this.
     pub fn samples(&self, seqs: std::ops::RangeInclusive<u64>) {
         self.push(seqs.map(sample));
+    }
+
+    /// As a store would.
+    pub fn lie_in(&self, directory: &Path) {
+        self.inner.lock().unwrap().directory = Some(directory.to_owned());
     }
 
     pub fn end(&self) {
@@ -198,6 +205,10 @@ impl Source for ListReader {
             inner.meters.retain(|old| !row.displaces(old));
             inner.meters.push(row);
         }
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        self.list.inner.lock().unwrap().directory.clone()
     }
 
     fn acknowledge(&self, ack: Ack) {

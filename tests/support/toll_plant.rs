@@ -74,6 +74,7 @@ impl Plant {
             retry_max: Duration::from_millis(400),
             stalled: Duration::from_secs(20),
             path_healthy: Duration::from_secs(3),
+            stop_wait: Duration::from_secs(1), // its source does not end before it: see `close`
             ..Timing::default()
         };
         let (uplink, stats) = Uplink::new(UplinkParts {

@@ -358,7 +358,7 @@ fn what_cannot_be_recorded_or_played_is_said_in_words() {
     says(&["capture", "--show", &file], 0, "cannot connect");
     says(&["capture", "--show", &config], 64, "no recording");
     says(&["replay", &config], 64, "no recording");
-    says(&["replay", &at("nothing")], 75, "No such file");
+    says(&["replay", &at("nothing")], 64, "No such file");
     says(&["replay", &file, "--speed", "fast"], 64, "no speed");
     says(&["simulate", "--config", &config, "--fault", "pump=unplug"], 64, "serial port");
     says(&["simulate", "--config", &config, "--fault", "meter=stale-id"], 64, "late");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ironbridge::access::{Access, Arriving, Credentials, Refused};
-use ironbridge::config::plan::{Anonymous, BrokerPlan};
+use ironbridge::config::plan::{Anonymous, BrokerLimits, BrokerPlan};
 use ironbridge::config::{self, HostFacts};
 
 /// Exit code, standard output, standard error.
@@ -467,6 +467,49 @@ fn every_line_of_a_mosquitto_conf_is_carried_over_or_named() {
         assert_eq!(code, Some(0), "{key}: {told}");
         assert!(page.lines().any(|line| line.starts_with("#   m.conf:2: ")), "{key} in\n{page}");
     }
+}
+
+#[test]
+fn what_is_less_here_than_it_was_is_said_on_the_screen_too() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    for (key, is_loud) in [
+        ("queue_qos0_messages true", true),
+        ("queue_qos0_messages false", false),
+        ("upgrade_outgoing_qos 1", true),
+        ("tls_version tlsv1.3", true),
+        ("tls_version tlsv1.2", false),
+        ("max_packet_size 5000000", true),
+        ("max_packet_size 5000", false),
+        ("message_size_limit 5000000", true),
+        ("message_size_limit 0", true),
+        ("max_inflight_messages 0", true),
+        ("persistent_client_expiration 11y", true),
+        ("persistent_client_expiration 2m", false),
+    ] {
+        let (_, told) = imported(home, &format!("\n{key}\n"));
+        assert_eq!(told.contains("m.conf:2: "), is_loud, "{key}: {told}");
+    }
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    let tls = "certfile server.crt\nkeyfile server.key\n";
+    for (address, is_loud) in [("", true), (" 0.0.0.0", false), (" ::", false)] {
+        let (_, told) = imported(home, &format!("password_file passwords\nlistener 8883{address}\n{tls}"));
+        assert_eq!(told.contains("IPv4 only"), is_loud, "{address}: {told}");
+    }
+}
+
+#[test]
+fn what_was_of_one_listener_is_not_made_a_limit_of_all_of_them_and_sessions_last_as_long() {
+    let home = tempfile::tempdir().expect("a directory");
+    let one = "listener 1883 127.0.0.1\nmax_connections 100\n";
+    let (plan, told) = imported(home.path(), one);
+    assert_eq!((plan.broker.limits.connections, told.contains("max_connections")), (100, false));
+    let (plan, told) = imported(home.path(), &format!("{one}listener 1884 127.0.0.1\nmax_connections 2\n"));
+    assert_eq!(plan.broker.limits.connections, BrokerLimits::default().connections);
+    assert!(["m.conf:2:", "m.conf:4:"].iter().all(|place| told.contains(place)), "{told}");
+    assert_eq!(plan.broker.sessions.session_expiry_max, 3650 * 86_400, "mosquitto keeps them for ever");
+    let (plan, _) = imported(home.path(), &format!("persistent_client_expiration 2w\n{one}"));
+    assert_eq!(plan.broker.sessions.session_expiry_max, 14 * 86_400);
 }
 
 #[test]

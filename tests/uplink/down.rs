@@ -275,3 +275,33 @@ async fn what_is_behind_something_that_is_refused_outright_is_not_seen_here_agai
     owed.end();
     rig.finished().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_is_taken_out_is_unsubscribed_from_until_the_broker_has_said_so() {
+    for version in [MqttVersion::V311, MqttVersion::V5] {
+        let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
+        let home = tempfile::tempdir().unwrap();
+        let connects = async |filters: &[&str]| {
+            let (owed, before) = (OwedList::default(), cloud.subscriptions().len());
+            owed.lie_in(home.path());
+            let rig = Rig::start_with(&cloud, &owed, |parts| {
+                parts.plan.mqtt_version = version;
+                parts.plan.downs = filters.iter().map(|filter| down(filter, "")).collect();
+                parts.pass_on = Some(local.clone());
+            });
+            cloud.until("subscribed", |cloud| cloud.subscriptions().len() > before).await;
+            owed.samples(1..=1);
+            until("and all goes on", || owed.acknowledged() == 1).await;
+            owed.end();
+            rig.finished().await;
+            cloud.unsubscribed()
+        };
+        assert_eq!(connects(&["#", "b/#", "c/#"]).await, Vec::<String>::new());
+        assert_eq!(connects(&["#", "b/#", "c/#"]).await, Vec::<String>::new());
+        cloud.no_unsuback(true);
+        assert_eq!(connects(&["c/#"]).await, ["up/#", "up/b/#"]);
+        cloud.no_unsuback(false);
+        assert_eq!(connects(&["c/#"]).await[2..], ["up/#", "up/b/#"], "again, for it did not answer");
+        assert_eq!(connects(&["c/#"]).await.len(), 4, "and then no more");
+    }
+}

@@ -153,11 +153,11 @@ async fn a_mosquitto_that_is_killed_and_stopped_gets_everything_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_thousand_records_go_through_tls_to_a_real_broker() {
+async fn twenty_thousand_records_go_through_tls_to_a_real_broker() {
     let authority = Authority::new();
     let Some(mosquitto) = secured(&authority) else { return };
     let owed = OwedList::default();
-    let count = 50_000;
+    let count = 20_000;
     owed.samples(1..=count);
     let rig = start_uplink(&authority, &owed, mosquitto.port);
     until("connected", || rig.stats.connected.get() == 1).await;

@@ -68,6 +68,7 @@ async fn hub(owed: &OwedList, clock: Clock) -> (Authority, Cloud, Rig) {
     let rig = Rig::start_with(&cloud, owed, |parts| {
         let key_file = authority.home.path().join("device.key");
         std::fs::write(&key_file, KEY.to_owned() + "\n").unwrap();
+        std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         parts.plan.preset = Preset::Azure;
         parts.plan.client_id = "gw-7".into();
         parts.plan.sas_key_file = Some(key_file);

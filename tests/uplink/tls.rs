@@ -197,6 +197,7 @@ async fn the_password_is_read_at_each_connect_and_a_missing_file_disables() {
     assert!(rig.stats.last_error().unwrap().contains("password_file"));
     for (written, sent) in [("first\n", "first"), ("second", "second")] {
         std::fs::write(&file, written).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let sessions = rig.stats.sessions.get();
         cloud.cut();
         cloud.until("a session", |_| rig.stats.sessions.get() > sessions).await;

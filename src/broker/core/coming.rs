@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -83,6 +84,13 @@ enum Attempt {
 }
 
 impl Shared {
+    /// An id for a client that brought none.
+    pub(in crate::broker) fn assign_id(&self) -> String {
+        let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
+        let (a, b, c) = (first >> 32, (first >> 16) & 0xFFFF, first & 0xFFFF);
+        format!("auto-{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (second >> 48) & 0xFFFF, second & 0xFFFF_FFFF_FFFF)
+    }
+
     /// Takes a client in; whoever has the same id must go. The error is CONNACK's reason. Cancelled, nobody has entered.
     pub(in crate::broker) async fn enter(&self, mut newcomer: Newcomer) -> Result<Box<Entered>, u8> {
         let deadline = Instant::now() + HANDOVER_MAX;
@@ -110,7 +118,7 @@ impl Shared {
         if !self.access.is_admitted(&newcomer.identity) {
             return Attempt::Refused(NOT_AUTHORIZED);
         }
-        newcomer.will = newcomer.will.take().and_then(|will| self.judged(&newcomer.identity, will));
+        newcomer.will = newcomer.will.take().and_then(|will| self.judged(will));
         // It may have a session in the file that could not be read yet; begun anew, all it is owed there would be lost.
         if newcomer.expiry > 0 && !self.disk.is_known() {
             return Attempt::Refused(UNAVAILABLE);
@@ -146,8 +154,11 @@ impl Shared {
     }
 
     /// A connection has ended.
-    pub(in crate::broker) fn leave(&self, key: ClientKey, outbox: &Arc<Outbox>, leaving: Leaving) {
+    pub(in crate::broker) fn leave(&self, key: ClientKey, outbox: &Arc<Outbox>, mut leaving: Leaving) {
+        let mut left = std::mem::take(&mut leaving.carried.left);
         self.let_go(key, outbox, leaving);
+        left.extend(outbox.for_others());
+        self.hand_on(&left);
         outbox.let_go();
     }
 
@@ -240,6 +251,7 @@ impl Shared {
             let (owed, _) = durable.tally.now();
             self.stats.dropped_ended.add(owed);
             durable.tally.clear();
+            core.ended_full.extend(durable.full.then(|| Arc::clone(&client.id)));
         }
         let mut wills = Vec::from_iter(core.wills.call_back(&client.id));
         if let Presence::Here(connected) = client.presence {
@@ -252,7 +264,9 @@ impl Shared {
         self.count(core);
     }
 
+    /// Judged again: whose topic it is may be another since it was left.
     pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
+        let Some(will) = self.judged(will) else { return };
         let (message, retain, source) = will.publish(now);
         self.forward_alone(&message, retain);
         // Nobody waits for its commit: whoever left it has gone.

@@ -31,7 +31,7 @@ pub(in crate::broker) type PassedOn = Pin<Box<dyn Future<Output = Result<(), Not
 /// Why a message from elsewhere is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
-    /// No topic for anybody but the gateway, or a command: it never will be.
+    /// No topic for anybody but the gateway, a command for it, or one to clients that is retained: it never will be.
     #[error("the topic belongs to the gateway")]
     NotOurs,
     /// Something that it is owed to could not keep it. Sent again it may be taken.
@@ -40,18 +40,14 @@ pub enum NotTaken {
 }
 
 impl Shared {
-    /// Hands a message in where its topic goes upstream; what must be awaited before it is acknowledged, if anything.
+    /// Hands a message in where its topic goes upstream; what must be awaited before it is acknowledged, if anything. What is
+    /// between an edge node that the gateway is here and its hosts goes upstream by an uplink, or not at all: its births and
+    /// numbers are of this broker.
     pub(in crate::broker) fn forward(&self, message: &Message, retain: Retain) -> Option<Stored> {
-        if !self.forward.wants(&message.topic, None) || self.is_of_own_node(&message.topic) {
+        if !self.forward.wants(&message.topic, None) || !self.ownership.of(&message.topic).is_clients() {
             return None;
         }
         at_once(self.forward.submit(carried::letter(message, retain, self.clock.now())))
-    }
-
-    /// Is it between an edge node that the gateway is here and its hosts? That goes upstream by an uplink, or not at all: its births
-    /// and numbers are of this broker.
-    fn is_of_own_node(&self, topic: &str) -> bool {
-        matches!(self.ownership.of(topic), Owner::EdgeNode | Owner::EdgeCommand)
     }
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
@@ -63,7 +59,10 @@ impl Shared {
         letter: Letter,
         newest: Option<u64>,
     ) -> Result<PassedOn, NotTaken> {
-        if check_topic(&letter.topic).is_err() || self.ownership.of(&letter.topic) != Owner::Client {
+        let owner = self.ownership.of(&letter.topic);
+        // A command that is retained there may be of long ago: it is not carried out once more at each connection.
+        let is_old_command = owner == Owner::ClientSet && letter.message.kept == Kept::Yes;
+        if check_topic(&letter.topic).is_err() || !owner.is_clients() || is_old_command {
             return Err(NotTaken::NotOurs);
         }
         let Some(message) = carried::message(&letter, self.clock.age(letter.at)) else {

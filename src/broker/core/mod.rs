@@ -117,6 +117,8 @@ struct Core {
     durable: usize,
     /// Levels of all filters.
     levels: usize,
+    /// Sessions that have ended since it was looked last, and of which it had been told that there was no room.
+    ended_full: Vec<Arc<str>>,
     stopping: bool,
     // Scratch of `route`, kept to spare the allocations.
     found: Found,
@@ -243,13 +245,6 @@ impl Shared {
     /// Is what a client has left retained still to be sent? Rules may have changed since.
     fn stands(&self, source: &Identity, topic: &str) -> bool {
         !self.limits.check_retain_source || self.access.may_write(source, topic)
-    }
-
-    /// An id for a client that brought none.
-    pub(super) fn assign_id(&self) -> String {
-        let [first, second]: [u64; 2] = [rand::random(), self.ids.fetch_add(1, Ordering::Relaxed)];
-        let (a, b, c) = (first >> 32, (first >> 16) & 0xFFFF, first & 0xFFFF);
-        format!("auto-{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (second >> 48) & 0xFFFF, second & 0xFFFF_FFFF_FFFF)
     }
 
     /// A client's message. Refused, it was neither kept nor sent on.

@@ -258,10 +258,10 @@ impl Shared {
         lost
     }
 
-    /// Tells of sessions for which there is no room, and of those for which there is room again. What was dropped is in the
-    /// ledger soon: the client is told of it, whatever happens to the gateway before.
+    /// Tells of sessions for which there is no room, and of those for which there is room again or that are no more. What was
+    /// dropped is in the ledger soon: the client is told of it, whatever happens to the gateway before.
     pub(super) fn watch_room(&self, core: &mut Core, now: Instant) -> Vec<(Arc<str>, Room)> {
-        let mut changed = Vec::new();
+        let mut changed: Vec<_> = core.ended_full.drain(..).map(|id| (id, Room::Ended)).collect();
         for (_, client) in core.clients.all_mut() {
             let Some(durable) = &mut client.durable else { continue };
             if !durable.full && durable.dropped > durable.noticed {
@@ -292,8 +292,12 @@ impl Shared {
 /// Of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::broker) enum Room {
-    Full { dropped: u64 },
+    Full {
+        dropped: u64,
+    },
     Again,
+    /// There was none, and now it needs none.
+    Ended,
 }
 
 impl Core {
@@ -335,12 +339,8 @@ impl Core {
 
     /// A subscription that was on disk.
     fn restore(&mut self, key: ClientKey, row: &SubscriptionRow) {
-        let Some((group, filter)) = split(&row.filter) else {
-            return;
-        };
-        let Some(qos) = Qos::from_bits(row.options & 3) else {
-            return;
-        };
+        let Some((group, filter)) = split(&row.filter) else { return };
+        let Some(qos) = Qos::from_bits(row.options & 3) else { return };
         let (no_local, retain_as_published) = (row.options & 4 != 0, row.options & 8 != 0);
         let subscription = Subscription { client: key, qos, no_local, retain_as_published, id: row.identifier };
         let Some(client) = self.clients.get_mut(key) else {

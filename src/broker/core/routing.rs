@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{Company, Core, Origin};
+use tokio::time::Instant;
+
+use super::owing::Refused;
+use super::{Company, Core, Origin, PAGE, Shared};
 use crate::broker::clients::{Client, Presence};
+use crate::broker::keeping;
 use crate::broker::message::{Delivery, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Put;
 use crate::broker::stats::BrokerStats;
 use crate::broker::tree::{ClientKey, Standing, Subscription};
 use crate::config::plan::SessionsPlan;
+use crate::model::topic::split_share;
 
 /// So many clients are written to in the turn of the one who publishes, with the core's lock held.
 const AT_ONCE_MAX: usize = 16;
@@ -45,11 +50,31 @@ impl Core {
                 self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
             }
         }
-        for subscription in &self.found.shared {
-            durable |= self.clients.get(subscription.client).is_some_and(|client| client.durable.is_some());
-            self.deliveries.push((subscription.client, delivery(message, subscription, retain)));
+        for (subscription, group) in &self.found.shared {
+            let lasts = self.clients.get(subscription.client).is_some_and(|client| client.durable.is_some());
+            durable |= lasts;
+            let one = delivery(message, subscription, retain);
+            let shared = (!lasts && one.is_fleeting()).then(|| Arc::clone(group));
+            self.deliveries.push((subscription.client, Delivery { shared, ..one }));
         }
         durable && message.qos > Qos::AtMostOnce && message.keep == Keep::Every
+    }
+
+    /// The same for what a member of a shared group has left: who of it is to get it, and is that owed? `None`: nobody.
+    fn find_another(&mut self, left: &Delivery, bounds: &SessionsPlan) -> Option<bool> {
+        let group = left.shared.as_ref()?;
+        let (name, filter) = split_share(group).ok()??;
+        let Self { tree, clients, .. } = self;
+        let stand = |member: &Subscription| match clients.get(member.client) {
+            Some(client) => standing(client, &left.message, member, bounds),
+            None => Standing::Full,
+        };
+        let member = tree.next_of(filter, name, &stand)?;
+        let lasts = clients.get(member.client).is_some_and(|client| client.durable.is_some());
+        let one = delivery(&left.message, &member, left.retain);
+        let (is_owed, shared) = (lasts && one.is_fleeting(), (!lasts && one.is_fleeting()).then(|| Arc::clone(group)));
+        self.deliveries.push((member.client, Delivery { shared, ..one }));
+        Some(is_owed)
     }
 
     /// Puts them into the outboxes of those who are there: does one wait there? What comes alone goes to the first of them
@@ -102,12 +127,46 @@ impl Core {
     }
 }
 
-/// How well a member of a shared group can take a message.
+impl Shared {
+    /// What members of shared groups had not acknowledged when their sessions ended goes to others of the same groups (4.8.2);
+    /// where there is no other, it is counted. A page at a time: there may be as much as an outbox holds.
+    pub(super) fn hand_on(&self, left: &[Delivery]) {
+        for page in left.chunks(PAGE) {
+            let mut guard = self.lock();
+            let core = &mut *guard;
+            if core.stopping {
+                return;
+            }
+            let now = Instant::now();
+            for delivery in page {
+                if delivery.message.is_expired(now) {
+                    self.stats.dropped_expired.one();
+                    continue;
+                }
+                let Some(is_owed) = core.find_another(delivery, &self.bounds) else {
+                    self.stats.dropped_ended.one();
+                    continue;
+                };
+                if is_owed {
+                    let body = keeping::owed_row(&delivery.message, &self.clock);
+                    // Whoever is there gets it although it cannot be owed; of others it is counted.
+                    drop(self.owe(core, Refused::IsSeen, |debts| self.disk.owe(body, debts, None)));
+                }
+                core.deliver(&self.stats, None);
+            }
+            drop(guard);
+            self.let_others_in();
+        }
+    }
+}
+
+/// How well a member of a shared group can take a message. One that is told to go takes nothing any more.
 fn standing(client: &Client, message: &Message, member: &Subscription, bounds: &SessionsPlan) -> Standing {
     let is_owed = message.qos.min(member.qos) > Qos::AtMostOnce && message.keep == Keep::Every;
     let ids = usize::from(member.id.is_some());
     let has_room = client.durable.as_ref().filter(|_| is_owed).map(|durable| durable.takes(message, ids, bounds));
-    match (client.connected(), has_room) {
+    let connected = client.connected().filter(|connected| connected.outbox.ending().is_none());
+    match (connected, has_room) {
         (Some(_), None | Some(true)) => Standing::Here,
         (Some(connected), Some(false)) if connected.outbox.is_in_step() => Standing::Unowed,
         (None, Some(true)) => Standing::Away,
@@ -123,6 +182,7 @@ pub(in crate::broker) fn delivery(message: &Arc<Message>, subscription: &Subscri
         retain: if subscription.retain_as_published { retain } else { Retain::No },
         ids: subscription.id.into_iter().collect(),
         owed: None,
+        shared: None,
     }
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::{Core, Shared};
-use crate::access::Identity;
 use crate::broker::clients::{Client, Presence, Remembered, Taken};
 use crate::broker::durable::Durable;
 use crate::broker::keeping;
@@ -31,7 +30,7 @@ impl Shared {
             connected.will = None;
             return Taken::Yes;
         };
-        match self.judged(&identity, LastWill::new(will, identity.clone())) {
+        match self.judged(LastWill::new(will, identity)) {
             Some(will) => {
                 connected.will = Some(will);
                 Taken::Yes
@@ -97,15 +96,15 @@ impl Shared {
     }
 
     /// The will as it may be left; `None`: not at all.
-    pub(super) fn judged(&self, who: &Identity, mut will: LastWill) -> Option<LastWill> {
-        match ruling::judge(&self.access, &self.ownership, who, will.topic(), will.retain()) {
+    pub(super) fn judged(&self, mut will: LastWill) -> Option<LastWill> {
+        match ruling::judge(&self.access, &self.ownership, will.source(), will.topic(), will.retain()) {
             Ruling::Publish(retain) => {
                 will.set_retain(retain);
                 Some(will)
             }
             _ => {
                 let reason = "last will is not allowed on this topic, it is ignored";
-                self.access.publish_refused(who, will.topic(), reason);
+                self.access.publish_refused(will.source(), will.topic(), reason);
                 self.stats.publishes_refused.one();
                 None
             }

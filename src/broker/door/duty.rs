@@ -113,13 +113,17 @@ impl Duty {
     /// What the session goes on with when this connection has ended.
     pub(super) fn leaving(&self, ending: Ending) -> Leaving {
         let carried = match self.session.lifetime() {
-            Lifetime::Connection => Carried::default(),
+            Lifetime::Connection => Carried {
+                left: self.session.left().into_iter().chain(self.course.left()).collect(),
+                ..Carried::default()
+            },
             Lifetime::Begun | Lifetime::Resumed => Carried {
                 received: self.session.carry(),
                 unfinished: self.walks.values().map(Walk::unfinished).collect(),
                 in_step: self.in_step,
                 sent_below: self.course.sent_below(),
                 lost: (self.session.fleeting() + self.course.fleeting()) as u64,
+                left: Vec::new(),
             },
         };
         Leaving { ending, expiry: self.session.expiry_changed(), carried }

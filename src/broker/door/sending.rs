@@ -148,6 +148,9 @@ impl Duty {
         if delivery.is_fleeting() {
             self.session.mark_fleeting(packet_id);
         }
+        if delivery.shared.is_some() {
+            self.session.remember(packet_id, delivery);
+        }
         outgoing.write(out, packet_id);
         self.aliases.written(topic, naming);
         stats.packets_sent.one();

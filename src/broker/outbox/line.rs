@@ -62,7 +62,8 @@ impl Outbox {
 
     /// Writes a message that waits for nothing, if there is a line and it takes it: how many bytes have gone.
     pub(in crate::broker) fn send_at_once(&self, delivery: &Delivery) -> Option<usize> {
-        if delivery.owed.is_some() || delivery.message.expires.is_some() {
+        // What others may get has to be remembered until it has arrived.
+        if delivery.owed.is_some() || delivery.message.expires.is_some() || delivery.shared.is_some() {
             return None;
         }
         let mut queue = self.lock();

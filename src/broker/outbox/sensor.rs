@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Outbox, Queue};
 use crate::broker::durable::Tally;
-use crate::broker::message::Qos;
+use crate::broker::message::{Delivery, Qos};
 use crate::broker::session::Ending;
 
 /// What only sensors need.
@@ -70,7 +70,8 @@ impl Outbox {
     }
 }
 
-/// What waits and would be gone with the connection, whatever its session is owed.
+/// What waits and would be gone with the connection, whatever its session is owed, and goes to nobody else of its group.
 fn passing(queue: &Queue) -> u64 {
-    queue.waiting.iter().filter(|delivery| delivery.qos == Qos::AtMostOnce).count() as u64
+    let passes = |delivery: &&Delivery| delivery.qos == Qos::AtMostOnce && delivery.shared.is_none();
+    queue.waiting.iter().filter(passes).count() as u64
 }

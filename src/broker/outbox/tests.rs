@@ -7,7 +7,7 @@ use crate::broker::message::{Message, Owed, Retain, Stage};
 
 fn delivery(topic: &str, payload: &[u8], keep: Keep) -> Delivery {
     let message = Arc::new(Message::own(topic.into(), Bytes::copy_from_slice(payload), keep));
-    Delivery { message, qos: Qos::AtMostOnce, retain: Retain::No, ids: Vec::new(), owed: None }
+    Delivery { message, qos: Qos::AtMostOnce, retain: Retain::No, ids: Vec::new(), owed: None, shared: None }
 }
 
 fn empty() -> Outbox {

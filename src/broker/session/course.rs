@@ -59,6 +59,11 @@ impl Course {
         self.taken.iter().filter(|delivery| delivery.is_fleeting()).count()
     }
 
+    /// Of what is at hand, what other members of shared groups may get.
+    pub(in crate::broker) fn left(&self) -> impl Iterator<Item = Delivery> + '_ {
+        self.taken.iter().filter(|delivery| delivery.shared.is_some()).cloned()
+    }
+
     /// Retained messages, for one who has just subscribed.
     pub(in crate::broker) fn add(&mut self, deliveries: impl IntoIterator<Item = Delivery>) -> Errands {
         let before = self.taken.len();

@@ -26,7 +26,7 @@ pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Received, Token, Unreleas
 use outbound::Outbound;
 pub(super) use outbound::WINDOW_MAX;
 
-use super::message::{Owed, Qos};
+use super::message::{Delivery, Owed, Qos};
 use super::wire::{AckKind, Connect, Fault, Incoming, Publish, Subscribe, Version};
 
 /// Why a connection ends.
@@ -283,6 +283,16 @@ impl Session {
     /// How many of those are not known to have arrived.
     pub(super) fn fleeting(&self) -> usize {
         self.outbound.fleeting()
+    }
+
+    /// Should what was just launched not arrive, another member of a shared group gets it.
+    pub(super) fn remember(&mut self, packet_id: u16, delivery: &Delivery) {
+        self.outbound.remember(packet_id, delivery);
+    }
+
+    /// Those that have not arrived, the oldest first.
+    pub(super) fn left(&self) -> Vec<Delivery> {
+        self.outbound.left()
     }
 
     /// The identifier that [`Session::launch`] will give next to what does not stand in the ledger, while there is room.

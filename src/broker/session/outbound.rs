@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::{Action, Ending, Lifetime};
-use crate::broker::message::{Owed, Qos, Stage};
+use crate::broker::message::{Delivery, Owed, Qos, Stage};
 use crate::broker::wire::{Ack, AckKind, Fault};
 use crate::disk::ledger::OWED_IDS;
 
@@ -24,12 +24,14 @@ enum Awaits {
     Pubcomp,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Flight {
     awaits: Awaits,
     owed: Option<Owed>,
     /// See [`Outbound::mark_fleeting`].
     fleeting: bool,
+    /// See [`Outbound::remember`].
+    shared: Option<Box<Delivery>>,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,21 @@ impl Outbound {
         self.flights.values().filter(on_its_way).count()
     }
 
+    /// Should it not arrive, another member of a shared group gets it. Not at QoS 2, where it may have arrived (4.8.2).
+    pub(super) fn remember(&mut self, packet_id: u16, delivery: &Delivery) {
+        if let Some(flight) = self.flights.get_mut(&packet_id).filter(|flight| flight.awaits == Awaits::Puback) {
+            flight.shared = Some(Box::new(delivery.clone()));
+        }
+    }
+
+    /// Those that have not arrived, the oldest first.
+    pub(super) fn left(&self) -> Vec<Delivery> {
+        let shared = self.flights.iter().filter_map(|(id, flight)| Some((*id, flight.shared.as_deref()?)));
+        let mut left: Vec<(u16, &Delivery)> = shared.collect();
+        left.sort_unstable_by_key(|(id, _)| id.wrapping_sub(self.last_id).wrapping_sub(1));
+        left.into_iter().map(|(_, delivery)| delivery.clone()).collect()
+    }
+
     /// Everything that earlier connections sent has been seen.
     pub(super) fn caught_up(&mut self) {
         self.unread = false;
@@ -102,7 +119,7 @@ impl Outbound {
                 self.last_id
             }
         };
-        self.flights.insert(id, Flight { awaits, owed, fleeting: false });
+        self.flights.insert(id, Flight { awaits, owed, fleeting: false, shared: None });
         Some(id)
     }
 

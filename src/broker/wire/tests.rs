@@ -69,6 +69,7 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
         retain: Retain::Yes,
         ids: vec![1, 300],
         owed: None,
+        shared: None,
     };
     let mut out = BytesMut::new();
     let outgoing = Outgoing::new(&delivery, (Version::V5, Naming::Full), || now);

@@ -1,6 +1,6 @@
 //! `connection` of a mosquitto.conf as our `[[bridge]]`.
 //!
-//! What came out is checked before it is taken; where it is no configuration of ours, or something in it has no
+//! What came out is checked with all before it, and then taken; where it is no configuration of ours, or something in it has no
 //! counterpart that a plant could do without, it is shown as it was, and why.
 
 use std::fmt::Write as _;
@@ -10,6 +10,7 @@ use super::conf::Bridge;
 use super::page::{absolute, line, one_line, text};
 use super::{Notes, Weight};
 use crate::commands::host_facts;
+use crate::config::plan::MqttVersion;
 use crate::config::{self, GATEWAY};
 
 /// Keys whose meaning is ours without being said.
@@ -59,18 +60,21 @@ pub(super) fn write(body: &mut String, bridge: &Bridge, notes: &mut Notes) {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
         draft.take(key, value.trim(), &bridge.place, notes);
     }
-    let name = match name(&bridge.name) {
-        name if name == GATEWAY => {
-            let other = format!("{name}-bridge");
-            let told = format!("the bridge {name} is called {other} here: {name} is the gateway's own store");
-            notes.add(Weight::Loud, &bridge.place, told);
-            other
-        }
-        name => name,
-    };
-    let page = draft.page(&name);
-    match config::parse(&page, Path::new("broker.toml"), &host_facts()) {
-        Ok(_) => {
+    let name = free_name(&bridge.name, &names(body));
+    if let Some(told) = &name.told {
+        notes.add(Weight::Loud, &bridge.place, told.as_str());
+    }
+    let page = draft.page(&name.ours);
+    match config::parse(&format!("{body}{page}"), Path::new("broker.toml"), &host_facts()) {
+        Ok(loaded) => {
+            let uplink = loaded.plan.bridges.last().map(|bridge| &bridge.uplink);
+            let speaks_5 = bridge.lines.iter().any(|line| line.starts_with("bridge_protocol_version mqttv5"));
+            if !speaks_5 && uplink.is_some_and(|uplink| uplink.mqtt_version == MqttVersion::V5) {
+                let told = "what it sends it is subscribed to as well: this needs MQTT 5 at the other broker, which is told not \
+                            to send it back. To one that speaks 3.1.1 only it NEVER CONNECTS: write one topic for each direction, \
+                            with prefixes of their own";
+                notes.add(Weight::Loud, &bridge.place, format!("the bridge {}: {told}", one_line(&bridge.name)));
+            }
             let carried = "what goes out waits on disk here and is sent at least once, at QoS 1; QoS 2 comes in as 1";
             notes.add(Weight::Quiet, &bridge.place, format!("the bridge {}: {carried}", one_line(&bridge.name)));
             body.push_str(&page);
@@ -170,7 +174,8 @@ fn topic(value: &str, direction: &str, retains: bool) -> String {
     line(&mut out, "filter", &text(words.next().unwrap_or_default()));
     words.next();
     line(&mut out, "direction", &text(direction));
-    if let Some(qos) = words.next() {
+    let qos = words.next().or((direction != "out").then_some("0")); // as there, where nothing is said
+    if let Some(qos) = qos {
         // 2 is not carried over as that: what is said of every bridge says it of this one.
         line(
             &mut out,
@@ -189,15 +194,38 @@ fn topic(value: &str, direction: &str, retains: bool) -> String {
     out
 }
 
-/// Theirs may have anything in it.
-fn name(theirs: &str) -> String {
-    theirs.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
+/// What a bridge is called here, and what is to be told of that.
+struct Name {
+    ours: String,
+    told: Option<String>,
+}
+
+/// Theirs may have anything in it, and two of them may be one here.
+fn free_name(theirs: &str, taken: &[String]) -> Name {
+    let wanted: String =
+        theirs.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let is_free = |name: &String| name != GATEWAY && !taken.contains(name);
+    let others = (2..).map(|number| format!("{wanted}-{number}"));
+    let ours = [wanted.clone()].into_iter().chain(others).find(is_free).unwrap_or_default(); // there are more than are taken
+    let why = if wanted == GATEWAY { "the gateway's own store" } else { "another one" };
+    let told =
+        (ours != wanted).then(|| format!("the bridge {} is called {ours} here: {wanted} is {why}", one_line(theirs)));
+    Name { ours, told }
+}
+
+/// Of the bridges that are there already.
+fn names(body: &str) -> Vec<String> {
+    let loaded = config::parse(body, Path::new("broker.toml"), &host_facts());
+    loaded.map_or_else(
+        |_| Vec::new(),
+        |loaded| loaded.plan.bridges.into_iter().map(|bridge| bridge.uplink.name).collect(),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::RetainHere;
+    use crate::config::plan::{ReceiveQos, RetainHere};
 
     fn carried(lines: &[&str]) -> (String, Vec<String>) {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -230,7 +258,48 @@ mod tests {
         let out: Vec<String> = bridge.out.iter().map(|out| out.mapping.remote_filter()).collect();
         assert_eq!(out, ["up/a/#", "b", "r/#"]);
         assert_eq!(bridge.uplink.downs[0].mapping.local_filter(), "l/#");
-        assert!(matches!(loud.as_slice(), [password] if password.contains("password_file")), "{loud:?}");
+        assert!(
+            matches!(loud.as_slice(), [password, version] if password.contains("password_file") && version.contains("MQTT 5")),
+            "{loud:?}"
+        );
+    }
+
+    #[test]
+    fn without_a_word_about_qos_what_comes_in_comes_at_qos_0_as_it_did() {
+        let (page, _) = carried(&["address x", "topic a in", "topic b both", "topic c in 1", "topic d"]);
+        let plan = config::parse(&page, Path::new("x.toml"), &host_facts()).expect("checks").plan;
+        let qos: Vec<_> = plan.bridges[0].uplink.downs.iter().map(|down| down.qos).collect();
+        assert_eq!(qos, [ReceiveQos::AtMostOnce, ReceiveQos::AtMostOnce, ReceiveQos::AtLeastOnce]);
+    }
+
+    #[test]
+    fn what_goes_both_ways_to_a_broker_that_may_not_speak_mqtt_5_is_said() {
+        let needs_5 = |lines: &[&str]| carried(lines).1.iter().any(|told| told.contains("NEVER CONNECTS"));
+        assert!(needs_5(&["address x", "topic a both"]));
+        assert!(needs_5(&["address x", "bridge_protocol_version mqttv311", "topic a/# in", "topic a/b"]));
+        assert!(!needs_5(&["address x", "bridge_protocol_version mqttv50", "topic a both"]));
+        assert!(!needs_5(&["address x", "topic a", "topic b in"]));
+    }
+
+    #[test]
+    fn what_is_wrong_only_with_what_stands_before_it_is_left_out_alone() {
+        let bridge = |name: &str, address: &str| Bridge {
+            place: "m:1".into(),
+            name: name.into(),
+            lines: vec![format!("address {address}"), "topic a".into()],
+        };
+        let (mut body, mut notes) =
+            ("[broker]\n[[broker.listener]]\nlisten = \"127.0.0.1:1883\"\n".to_owned(), Notes::default());
+        for bridge in [bridge("hall 2", "x"), bridge("hall-2", "y"), bridge("self", "127.0.0.1:1883"), bridge("b", "z")]
+        {
+            write(&mut body, &bridge, &mut notes);
+        }
+        assert_eq!(names(&body), ["hall-2", "hall-2-2", "b"]);
+        let told: Vec<_> = notes.0.iter().filter(|note| note.weight == Weight::Loud).map(|note| &note.text).collect();
+        assert!(
+            matches!(told.as_slice(), [name, own] if name.contains("hall-2-2") && own.contains("self")),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -248,7 +317,8 @@ mod tests {
 
     #[test]
     fn what_must_not_be_retained_on_the_other_side_is_not_where_it_goes_both_ways_either() {
-        let lines = ["address x", "topic # both 1 l/ r/", "bridge_outgoing_retain false", "topic b in"];
+        let version = "bridge_protocol_version mqttv50";
+        let lines = ["address x", version, "topic # both 1 l/ r/", "bridge_outgoing_retain false", "topic b in"];
         let (page, loud) = carried(&lines);
         let plan = config::parse(&page, Path::new("x.toml"), &host_facts()).expect("checks").plan;
         let bridge = &plan.bridges[0];
@@ -266,8 +336,8 @@ mod tests {
         let (mut body, mut notes) = (String::new(), Notes::default());
         write(&mut body, &bridge, &mut notes);
         let plan = config::parse(&body, Path::new("x.toml"), &host_facts()).expect("checks").plan;
-        assert_eq!(plan.bridges[0].uplink.name, "gateway-bridge");
-        assert!(notes.0.iter().any(|note| note.weight == Weight::Loud && note.text.contains("gateway-bridge")));
+        assert_eq!(plan.bridges[0].uplink.name, "gateway-2");
+        assert!(notes.0.iter().any(|note| note.weight == Weight::Loud && note.text.contains("gateway-2")));
     }
 
     #[test]

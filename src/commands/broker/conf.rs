@@ -4,12 +4,17 @@
 //! without one, and behind it the file that includes it goes on where it was (mosquitto 2, `config__read_file_core`).
 //! Relative paths are looked for from where the command runs, as mosquitto does. Of a flag, a number or a word only the
 //! first word counts, whatever stands behind it; names and paths go on to the end of the line.
+//!
+//! `keys` what is known of which key.
+
+mod keys;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Failed, Notes, Weight};
+use keys::{BRIDGE_KEYS, FLAGS, LIMITS, NEEDLESS, RESTRICTING, RESTRICTING_ALL, is_missed};
 
 /// Nobody nests deeper.
 const INCLUDES_MAX: usize = 8;
@@ -47,6 +52,8 @@ pub(super) struct Listener {
     pub zero_length_id: Option<bool>,
     /// The line that says that the client id is the user name.
     pub name_is_id: Option<String>,
+    /// The same of `max_connections`.
+    pub max_connections: Option<(String, String)>,
     /// A key that keeps clients out, or apart, and has no counterpart.
     pub restricted: Option<String>,
     password_file: Option<String>,
@@ -60,86 +67,6 @@ pub(super) struct Bridge {
     pub name: String,
     pub lines: Vec<String>,
 }
-
-/// Keys without a counterpart, and why that does not matter.
-const NEEDLESS: &[(&str, &str)] = &[
-    ("persistence", "sessions and retained messages are always kept on disk here"),
-    ("persistence_file", "there is one file, broker.db in data_dir"),
-    ("persistence_location", "the file lies in data_dir; retained messages are not carried over: publish them again"),
-    ("autosave_interval", "what is acknowledged is on disk already"),
-    ("autosave_on_changes", "what is acknowledged is on disk already"),
-    ("pid_file", "systemd knows the process"),
-    ("user", "systemd runs the service as a user of its own"),
-    ("log_dest", "the log goes to the journal"),
-    ("log_type", "the log goes to the journal"),
-    ("log_facility", "the log goes to the journal"),
-    ("log_timestamp", "the journal has the times"),
-    ("log_timestamp_format", "the journal has the times"),
-    ("connection_messages", "logins are always logged"),
-    ("sys_interval", "$SYS is told every ten seconds, when it has changed"),
-    ("set_tcp_nodelay", "it is always set"),
-    ("upgrade_outgoing_qos", "messages go at the lower of both QoS, as MQTT says"),
-    ("allow_duplicate_messages", "overlapping subscriptions give one message"),
-    ("queue_qos0_messages", "QoS 0 is never kept for clients that are away"),
-    ("per_listener_settings", "anonymous access is set per listener, users and rules for all of them"),
-    ("socket_domain", "an address says by itself whether it is IPv4 or IPv6"),
-    ("tls_version", "TLS 1.2 and 1.3 are spoken"),
-    ("ciphers", "rustls has only sound ciphers"),
-    ("ciphers_tls1.3", "rustls has only sound ciphers"),
-];
-
-/// Keys without a counterpart that let in less, or show less, at one listener.
-const RESTRICTING: &[&str] = &["capath", "crlfile", "mount_point", "psk_hint"];
-
-/// The same, at all of them.
-const RESTRICTING_ALL: &[&str] = &["clientid_prefixes", "plugin", "auth_plugin", "global_plugin"];
-
-/// Limits with a counterpart.
-const LIMITS: &[&str] = &[
-    "check_retain_source",
-    "max_connections",
-    "max_inflight_messages",
-    "max_keepalive",
-    "max_packet_size",
-    "message_size_limit",
-    "persistent_client_expiration",
-    "retain_available",
-];
-
-/// Keys of a bridge that do not begin with `bridge_`, `remote_` or `local_`.
-const BRIDGE_KEYS: &[&str] = &[
-    "address",
-    "addresses",
-    "topic",
-    "cleansession",
-    "clientid",
-    "idle_timeout",
-    "keepalive_interval",
-    "notification_topic",
-    "notifications",
-    "notifications_local_only",
-    "password",
-    "restart_timeout",
-    "round_robin",
-    "start_type",
-    "threshold",
-    "try_private",
-    "username",
-];
-
-/// Of these, and of a bridge's keys, flags: 0, 1, true or false, and nothing else.
-const FLAGS: &[&str] = &[
-    "bridge_attempt_unsubscribe",
-    "bridge_insecure",
-    "bridge_outgoing_retain",
-    "bridge_require_ocsp",
-    "check_retain_source",
-    "cleansession",
-    "notifications",
-    "notifications_local_only",
-    "retain_available",
-    "try_private",
-];
 
 /// Reads it, and all that it includes.
 pub(super) fn read(path: &Path, notes: &mut Notes) -> Result<Mosquitto, Failed> {
@@ -319,6 +246,7 @@ impl Reading<'_> {
             "bind_address" => (listener.bind, listener.place) = (text(), place.clone()),
             "bind_interface" => listener.interface = text(),
             "max_qos" | "maximum_qos" => listener.max_qos = Some((line.first().to_owned(), place.clone())),
+            "max_connections" => listener.max_connections = Some((line.first().to_owned(), place.clone())),
             "protocol" => listener.websocket = line.first() == "websockets",
             "certfile" => listener.certificate = text(),
             "keyfile" => listener.key = text(),
@@ -347,7 +275,8 @@ impl Reading<'_> {
             let first = said.split_whitespace().next().unwrap_or_default();
             self.found.limits.insert(limit, (first.to_owned(), place.clone()));
         } else if let Some((_, why)) = NEEDLESS.iter().find(|(known, _)| *known == key) {
-            self.notes.add(Weight::Quiet, place, format!("{key} is not carried over: {why}"));
+            let weight = if is_missed(key, line.first()) { Weight::Loud } else { Weight::Quiet };
+            self.notes.add(weight, place, format!("{key} is not carried over: {why}"));
         } else {
             self.notes.add(Weight::Loud, place, format!("{key} is not carried over: there is no such thing here"));
         }
@@ -369,6 +298,9 @@ impl Reading<'_> {
                 "without a listener".clone_into(&mut first.place);
             }
             self.found.listeners.insert(0, first);
+        } else if let Some((_, place)) = &self.default.max_connections {
+            let text = "max_connections is not carried over: before the first listener it counts for none";
+            self.notes.add(Weight::Quiet, place, text);
         }
         for listener in &mut self.found.listeners {
             listener.name_is_id = listener.name_is_id.take().or_else(|| self.default.name_is_id.clone());

@@ -11,16 +11,27 @@ use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
 use crate::config::plan::Listen;
 use crate::config::schema::{self, Key};
+use crate::config::units;
 
-type Form = fn(&str) -> Option<String>;
+/// A value as it is written here, and whether it is less than it was.
+type Form = fn(&str) -> Option<(String, Kept)>;
 
-/// mosquitto's name of a limit, ours, and how its value is written here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Whole,
+    /// Theirs is more than there is here.
+    Part,
+}
+
+/// The longest `session_expiry_max`.
+const EXPIRY_DAYS_MAX: u32 = 3650;
+
+/// mosquitto's name of a limit, ours, and how its value is written here. 0 is without a limit there, where we have one.
 const LIMITS: &[(&str, &str, Form)] = &[
-    ("max_connections", "max_connections", |value| within(value, 1..=65_535).map(|count| count.to_string())),
-    ("max_inflight_messages", "max_inflight", |value| within(value, 1..=256).map(|count| count.to_string())),
-    ("max_keepalive", "keep_alive_max", |value| within(value, 1..=65_535).map(|seconds| format!("\"{seconds}s\""))),
-    ("max_packet_size", "max_packet_size", |value| within(value, 20..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
-    ("message_size_limit", "max_payload_size", |value| within(value, 1..=1 << 20).map(|bytes| format!("\"{bytes}B\""))),
+    ("max_inflight_messages", "max_inflight", |value| bounded(value, 0, 256, |count| count.to_string())),
+    ("max_keepalive", "keep_alive_max", |value| bounded(value, 1, 65_535, |seconds| format!("\"{seconds}s\""))),
+    ("max_packet_size", "max_packet_size", |value| bounded(value, 20, 1 << 20, bytes)),
+    ("message_size_limit", "max_payload_size", |value| bounded(value, 0, 1 << 20, bytes)),
     ("persistent_client_expiration", "session_expiry_max", expiry),
     ("retain_available", "retain_available", flag),
     ("check_retain_source", "check_retain_source", flag),
@@ -40,10 +51,21 @@ pub(super) fn write(
     for (theirs, ours, form) in LIMITS {
         let Some((value, place)) = mosquitto.limits.get(theirs) else { continue };
         match form(value).filter(|_| has(schema::BROKER, ours)) {
-            Some(value) => line(&mut body, ours, &value),
+            Some((written, kept)) => {
+                line(&mut body, ours, &written);
+                if kept == Kept::Part {
+                    let text = format!("{theirs} {value} is more than there is here: {ours} = {written}");
+                    notes.add(Weight::Loud, place, text);
+                }
+            }
             None => notes.add(Weight::Quiet, place, format!("{theirs} is not carried over; the standard limit counts")),
         }
     }
+    if !mosquitto.limits.contains_key("persistent_client_expiration") {
+        // There it is for ever.
+        line(&mut body, "session_expiry_max", &format!("\"{EXPIRY_DAYS_MAX}d\""));
+    }
+    connections(&mut body, mosquitto, notes);
     for (listener, listen) in doors(mosquitto, notes) {
         body.push_str(&door(listener, &listen, mosquitto, notes));
     }
@@ -61,6 +83,22 @@ pub(super) fn write(
         bridge::write(&mut body, connection, notes);
     }
     format!("{}{body}", head(conf, notes))
+}
+
+/// There it is of one listener, here of all of them together.
+fn connections(body: &mut String, mosquitto: &Mosquitto, notes: &mut Notes) {
+    for listener in &mosquitto.listeners {
+        let Some((value, place)) = &listener.max_connections else { continue };
+        let (weight, why) = match value.parse::<u16>().ok().filter(|count| *count > 0) {
+            Some(count) if mosquitto.listeners.len() == 1 => {
+                line(body, "max_connections", &count.to_string());
+                continue;
+            }
+            Some(_) => (Weight::Loud, "it counted for this listener alone, and here it is for all of them together"),
+            None => (Weight::Quiet, "the standard limit counts"),
+        };
+        notes.add(weight, place, format!("max_connections {value} is not carried over: {why}"));
+    }
 }
 
 fn head(conf: &Path, notes: &Notes) -> String {
@@ -109,6 +147,13 @@ fn doors<'a>(mosquitto: &'a Mosquitto, notes: &mut Notes) -> Vec<(&'a Listener, 
     for (listener, seat) in found {
         let (to, why, then) = match seat {
             Seat::There(listen) => {
+                if let (None, Listen::Tcp(to)) = (&listener.bind, &listen) {
+                    let text = format!(
+                        "the listener on port {0} hears IPv4 only: write listen = \"[::]:{0}\" where it is to hear IPv6, too",
+                        to.port()
+                    );
+                    notes.add(Weight::Loud, &listener.place, text);
+                }
                 doors.push((listener, listen));
                 continue;
             }
@@ -274,21 +319,40 @@ fn within(value: &str, range: RangeInclusive<u32>) -> Option<u32> {
     value.parse().ok().filter(|number| range.contains(number))
 }
 
-fn flag(value: &str) -> Option<String> {
-    matches!(value, "true" | "false").then(|| value.to_owned())
+/// A number, `least` or more; 0 where that may be said is no limit there.
+fn bounded(value: &str, least: u32, most: u32, write: fn(u32) -> String) -> Option<(String, Kept)> {
+    let number: u64 = value.parse().ok().filter(|number| *number >= u64::from(least))?;
+    let number = if number == 0 { u32::MAX } else { u32::try_from(number).unwrap_or(u32::MAX) };
+    let (number, kept) = cut(number, most);
+    Some((write(number), kept))
+}
+
+fn cut(number: u32, most: u32) -> (u32, Kept) {
+    if number > most { (most, Kept::Part) } else { (number, Kept::Whole) }
+}
+
+fn bytes(bytes: u32) -> String {
+    text(&units::write_size(bytes.into()))
+}
+
+fn flag(value: &str) -> Option<(String, Kept)> {
+    matches!(value, "true" | "false").then(|| (value.to_owned(), Kept::Whole))
 }
 
 /// Hours, days, weeks, months, years.
-fn expiry(value: &str) -> Option<String> {
+fn expiry(value: &str) -> Option<(String, Kept)> {
     let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     let count: u32 = count.parse().ok().filter(|count| *count > 0)?;
-    match unit {
-        "h" | "d" => Some(format!("\"{count}{unit}\"")),
-        "w" => Some(format!("\"{}d\"", count.checked_mul(7)?)),
-        "m" => Some(format!("\"{}d\"", count.checked_mul(30)?)),
-        "y" => Some(format!("\"{}d\"", count.checked_mul(365)?)),
-        _ => None,
-    }
+    let (each, unit, most) = match unit {
+        "h" => (1, "h", EXPIRY_DAYS_MAX * 24),
+        "d" => (1, "d", EXPIRY_DAYS_MAX),
+        "w" => (7, "d", EXPIRY_DAYS_MAX),
+        "m" => (30, "d", EXPIRY_DAYS_MAX),
+        "y" => (365, "d", EXPIRY_DAYS_MAX),
+        _ => return None,
+    };
+    let (count, kept) = cut(count.saturating_mul(each), most);
+    Some((format!("\"{count}{unit}\""), kept))
 }
 
 pub(super) fn line(out: &mut String, key: &str, value: &str) {

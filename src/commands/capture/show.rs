@@ -47,8 +47,10 @@ pub fn run(file: &Path, json: bool) -> Result<(), Failed> {
 /// A file that cannot be read is the user's mistake, or a disk's.
 pub fn not_read(error: &NotRead) -> Failed {
     match error {
-        NotRead::Refused { .. } => Failed::TryAgain(error.to_string()),
-        NotRead::Foreign(_) | NotRead::Newer { .. } => Failed::Usage(error.to_string()),
+        NotRead::Refused { error: refused, .. } if refused.kind() != io::ErrorKind::NotFound => {
+            Failed::TryAgain(error.to_string())
+        }
+        NotRead::Refused { .. } | NotRead::Foreign(_) | NotRead::Newer { .. } => Failed::Usage(error.to_string()),
     }
 }
 

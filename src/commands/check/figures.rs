@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::forecast::Rate;
-use crate::config::plan::Plan;
+use crate::config::plan::{Budget, Period, Plan};
+use crate::config::units::write_size;
 use crate::model::tag::DeviceIx;
 
 /// Columns as wide as their widest cell.
@@ -54,6 +55,19 @@ pub fn bytes_text(bytes: f64) -> String {
 pub fn span(rate: Rate, write: impl Fn(f64) -> String) -> String {
     let (low, high) = (write(rate.least.min(rate.most)), write(rate.least.max(rate.most)));
     if low == high { low } else { format!("{low} to {high}") }
+}
+
+/// `200MiB/month`
+pub fn budget_text(budget: Budget) -> String {
+    format!("{}/{}", write_size(budget.bytes), period_text(budget.period))
+}
+
+/// As in the configuration.
+pub const fn period_text(period: Period) -> &'static str {
+    match period {
+        Period::Day => "day",
+        Period::Month => "month",
+    }
 }
 
 /// Both ends for scripts.

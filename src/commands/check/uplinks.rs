@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::figures::{bytes_text, rate_json, span};
+use super::figures::{budget_text, bytes_text, rate_json, span};
 use super::files;
 use crate::commands::cost::bill::{Bill, Course, Row, bill};
-use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Period, Plan, Preset, Schedule, Transport, UplinkPlan};
+use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Plan, Preset, Schedule, Transport, UplinkPlan};
 use crate::config::preset;
 use crate::config::units::{write_duration, write_size};
 use crate::model::number::Class;
@@ -161,10 +161,6 @@ const fn overrun(overrun: Overrun) -> &'static str {
         Overrun::Stop => "stop",
         Overrun::Alarms => "alarms",
     }
-}
-
-fn budget_text(budget: Budget) -> String {
-    format!("{}/{}", write_size(budget.bytes), if budget.period == Period::Day { "day" } else { "month" })
 }
 
 /// As it stands in the configuration.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::bill::as_f64;
 use super::sizes::{self, Messages, Size};
-use super::table::bytes;
 use crate::commands::Failed;
+use crate::commands::check::figures::bytes_text;
 use crate::config::forecast::Rate;
 use crate::config::plan::{Plan, UplinkPlan};
 use crate::config::wire::{self, MQTT, Way};
@@ -180,7 +180,7 @@ impl Seen {
         let mut out = String::from("\n  counted on the wire\n");
         for ((path, _), row) in &newest {
             let path = if path.is_empty() { "all paths together" } else { path };
-            let _ = writeln!(out, "    {path}: {} in {}", bytes(as_f64(row.bytes)), period(row));
+            let _ = writeln!(out, "    {path}: {} in {}", bytes_text(as_f64(row.bytes)), period(row));
         }
         (!newest.is_empty()).then_some(out)
     }

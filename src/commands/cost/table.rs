@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 use super::bill::{Bill, Course, DAYS_PER_MONTH, Fits, Row, Use, recommended};
 use super::plant;
 use super::seen::Seen;
-use crate::config::forecast::Rate;
-use crate::config::plan::{Budget, Period};
-use crate::config::units::write_size;
+use crate::commands::check::figures::{budget_text, bytes_text, period_text, rate_json, span};
+use crate::config::plan::Period;
 use crate::config::wire::{CONNECTS, EVENTS, Way};
 
 /// For people.
@@ -54,18 +53,18 @@ fn write_bill(out: &mut String, bill: &Bill, seen: Option<&Seen>) {
         "\nuplink {}: {} tags, {} samples per second, configured: {}",
         bill.uplink,
         load.tags,
-        span(load.samples, &|rate| format!("{rate:.2}")),
+        span(load.samples, |rate| format!("{rate:.2}")),
         bill.way.as_str()
     );
     let _ = write!(
         out,
         "  session per day: keep alive {}, status {}, connects {}",
-        bytes(upkeep.keep_alive),
-        bytes(upkeep.status),
-        span(upkeep.connects, &bytes)
+        bytes_text(upkeep.keep_alive),
+        bytes_text(upkeep.status),
+        span(upkeep.connects, bytes_text)
     );
     // What was seen has its events among its records.
-    let events = if seen.is_some() { String::new() } else { format!(", events {}", span(upkeep.events, &bytes)) };
+    let events = if seen.is_some() { String::new() } else { format!(", events {}", span(upkeep.events, bytes_text)) };
     let _ = writeln!(out, "{events}");
     write_course(out, bill, &bill.whole);
     for course in &bill.paths {
@@ -76,16 +75,17 @@ fn write_bill(out: &mut String, bill: &Bill, seen: Option<&Seen>) {
     }
     let (way, fits) = recommended(bill);
     let verdict = match fits {
-        Fits::Always if bill.whole.rows[0].budgets.is_empty() && bill.paths.is_empty() => "the fewest bytes",
-        Fits::Always => "the fewest bytes, and it stays within every budget",
-        Fits::WhenQuiet => "the fewest bytes; it stays within the budgets only while little changes (deadbands help)",
+        Fits::Always if bill.whole.rows[0].budgets.is_empty() && bill.paths.is_empty() => "",
+        Fits::Always => ", and it stays within every budget",
+        Fits::WhenQuiet => "; it stays within the budgets only while little changes (deadbands help)",
         Fits::Never => {
-            "the fewest bytes, but no format stays within the budgets: raise them, poll less often, set deadbands, or \
-             give fewer classes to this uplink"
+            ", but none of these formats stays within the budgets: raise them, poll less often, set deadbands, or give \
+             fewer classes to this uplink"
         }
     };
     let same = if way == bill.way { " (as configured)" } else { "" };
-    let _ = writeln!(out, "  recommended: {}{same}: {verdict}", way.as_str());
+    let among = if bill.way == Way::Sparkplug { "" } else { " without a Sparkplug host" };
+    let _ = writeln!(out, "  recommended: {}{same}: the fewest bytes{among}{verdict}", way.as_str());
 }
 
 fn write_course(out: &mut String, bill: &Bill, course: &Course) {
@@ -104,11 +104,11 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) {
         let mark = if row.way == bill.way { "* " } else { "  " };
         let mut cells = vec![
             format!("{mark}{}", row.way.as_str()),
-            span(row.per_sample, &|bytes| format!("{bytes:.1}")),
-            span(row.per_day, &bytes),
-            span(row.per_month(), &bytes),
+            span(row.per_sample, |bytes| format!("{bytes:.1}")),
+            span(row.per_day, bytes_text),
+            span(row.per_month(), bytes_text),
         ];
-        cells.extend(course.price_per_mib.map(|price| span(row.money(price), &|money| format!("{money:.2}"))));
+        cells.extend(course.price_per_mib.map(|price| span(row.money(price), |money| format!("{money:.2}"))));
         cells.extend(row.budgets.iter().map(used_text));
         cells
     };
@@ -127,7 +127,7 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) {
                 row.way.as_str(),
                 likely.rate,
                 likely.sample_bytes,
-                bytes(likely.day_bytes * DAYS_PER_MONTH)
+                bytes_text(likely.day_bytes * DAYS_PER_MONTH)
             );
         }
     }
@@ -135,7 +135,7 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) {
 
 /// `12 % to 340 % (used up on day 9)`
 fn used_text(used: &Use) -> String {
-    let percent = span(used.part, &|part| format!("{:.0} %", part * 100.0));
+    let percent = span(used.part, |part| format!("{:.0} %", part * 100.0));
     match Use::lasts(used.part.most, used.budget.period) {
         None => percent,
         Some(hours) if used.budget.period == Period::Day => format!("{percent} (used up after {hours:.1} h)"),
@@ -143,40 +143,12 @@ fn used_text(used: &Use) -> String {
     }
 }
 
-fn budget_text(budget: Budget) -> String {
-    format!("{}/{}", write_size(budget.bytes), period_text(budget.period))
-}
-
-const fn period_text(period: Period) -> &'static str {
-    match period {
-        Period::Day => "day",
-        Period::Month => "month",
-    }
-}
-
-/// Both ends, or one figure where they read the same.
-fn span(rate: Rate, write: &dyn Fn(f64) -> String) -> String {
-    let (low, high) = (rate.least.min(rate.most), rate.least.max(rate.most));
-    let (low, high) = (write(low), write(high));
-    if low == high { low } else { format!("{low} to {high}") }
-}
-
-/// `12.3 MB`
-pub(super) fn bytes(bytes: f64) -> String {
-    let (scaled, unit) = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]
-        .into_iter()
-        .find(|(size, _)| bytes >= *size)
-        .map_or((bytes, "B"), |(size, unit)| (bytes / size, unit));
-    format!("{scaled:.1} {unit}")
-}
-
 /// For scripts. Bytes are wire bytes; `least` is when nothing changes, `most` when everything does.
 pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
-    let rate = |rate: Rate| json!({ "least": rate.least, "most": rate.most });
     let used = |used: &Use| {
         let lasts = |part: f64| Use::lasts(part, used.budget.period);
         json!({
-            "bytes": used.budget.bytes, "period": period_text(used.budget.period), "part": rate(used.part),
+            "bytes": used.budget.bytes, "period": period_text(used.budget.period), "part": rate_json(used.part),
             "lasts": { "unit": if used.budget.period == Period::Day { "hours" } else { "days" },
                        "least": lasts(used.part.least), "most": lasts(used.part.most) },
         })
@@ -184,13 +156,13 @@ pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
     let course = |course: &Course| {
         let row = |row: &Row| {
             json!({
-                "format": row.way.as_str(), "in_this_version": true, "bytes_per_sample": rate(row.per_sample),
-                "bytes_per_day": rate(row.per_day), "bytes_per_month": rate(row.per_month()),
+                "format": row.way.as_str(), "in_this_version": true, "bytes_per_sample": rate_json(row.per_sample),
+                "bytes_per_day": rate_json(row.per_day), "bytes_per_month": rate_json(row.per_month()),
                 "likely": row.likely.map(|likely| json!({
                     "samples_per_second": likely.rate, "bytes_per_sample": likely.sample_bytes,
                     "bytes_per_day": likely.day_bytes,
                 })),
-                "money_per_month": course.price_per_mib.map(|price| rate(row.money(price))),
+                "money_per_month": course.price_per_mib.map(|price| rate_json(row.money(price))),
                 "budgets": row.budgets.iter().map(used).collect::<Vec<_>>(),
             })
         };
@@ -203,10 +175,10 @@ pub fn json(bills: &[Bill], seen: Option<&Seen>) -> Value {
         let (way, fits): (Way, Fits) = recommended(bill);
         json!({
             "name": bill.uplink, "configured": bill.way.as_str(), "tags": bill.load.tags,
-            "samples_per_second": rate(bill.load.samples),
+            "samples_per_second": rate_json(bill.load.samples),
             "session_per_day": {
                 "keep_alive": bill.upkeep.keep_alive, "status": bill.upkeep.status,
-                "connects": rate(bill.upkeep.connects), "events": rate(bill.upkeep.events),
+                "connects": rate_json(bill.upkeep.connects), "events": rate_json(bill.upkeep.events),
             },
             "whole": course(&bill.whole), "paths": bill.paths.iter().map(course).collect::<Vec<_>>(),
             "recorded": seen.map(|seen| seen.recorded_json(&bill.uplink)),

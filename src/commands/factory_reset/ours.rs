@@ -3,7 +3,8 @@
 //! ```text
 //! data_dir/           broker.db commands.db learned.db retained.db alarms.json trial.json, with what SQLite and a crash leave beside them,
 //!                     and in quarantine/
-//!          store/     meta.db meta.copy marks tail ballast lock chunk-…, quarantine/ whole; the same in bridge-NAME/, and offered.json
+//!          store/     meta.db meta.copy marks tail ballast lock chunk-… subscribed-UPLINK.json, quarantine/ whole; the same in
+//!                     bridge-NAME/, and offered.json
 //! ```
 //!
 //! Links below `data_dir` are not followed: they are reported. What lies beside the configuration: `beside`.
@@ -24,8 +25,18 @@ const STATE: [&str; 8] = [
     "trial.draft",
 ];
 /// Files of a store.
-const STORE: [&str; 9] =
-    ["meta.db", "meta.copy", "marks", "tail", "ballast", ".writable", "lock", "offered.json", "offered.draft"];
+const STORE: [&str; 10] = [
+    "meta.db",
+    "meta.copy",
+    "marks",
+    "tail",
+    "ballast",
+    ".writable",
+    "lock",
+    "offered.json",
+    "offered.draft",
+    "subscribed",
+];
 const CHUNKS: &str = "chunk-";
 /// Whatever was set aside there.
 const QUARANTINE: &str = "quarantine";
@@ -211,5 +222,18 @@ mod tests {
         let shared = state(home.path()).expect("readable");
         let goes = ["commands.db.2-wal", "commands.db", "commands.db.2"].map(|file| aside.join(file));
         assert_eq!(shared, Found { goes: goes.into(), stays: vec![(aside.join("virus.zip"), Why::NotOurs)] });
+    }
+
+    #[test]
+    fn what_an_uplink_is_subscribed_to_goes_with_the_store() {
+        let home = tempfile::tempdir().expect("a directory");
+        let store = home.path().join("store");
+        fs::create_dir(&store).expect("made");
+        let files = ["subscribed-cloud.draft", "subscribed-cloud.json"].map(|file| store.join(file));
+        for file in &files {
+            fs::write(file, "").expect("written");
+        }
+        let found = state(home.path()).expect("readable");
+        assert_eq!(found, Found { goes: [&files[..], &[store]].concat(), stays: Vec::new() });
     }
 }

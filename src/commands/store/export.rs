@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::moment::{Moment, moment};
 use super::{Where, failed};
-use crate::commands::Failed;
+use crate::commands::{self, Failed};
 use crate::host::clock::RELEASE_MS;
 use crate::model::number::Class;
 use crate::store::export::{self, ExportError, Form, Glob, Selection, Sheet, Summary};
@@ -65,7 +65,12 @@ pub(super) fn run(dir: &Path, args: &ExportArgs) -> Result<(), Failed> {
     };
     let Some(summary) = summary else { return Ok(()) };
     if args.place.json {
-        eprintln!(r#"{{"records":{},"unreadable":{}}}"#, summary.records, summary.unreadable);
+        let told = format!(r#"{{"records":{},"unreadable":{}}}"#, summary.records, summary.unreadable);
+        if args.out.is_some() {
+            commands::tell(&told);
+        } else {
+            eprintln!("{told}"); // the records have standard output
+        }
     } else {
         eprintln!("{} records", summary.records);
         if summary.unreadable > 0 {

@@ -200,9 +200,10 @@ fn import(args: &ImportArgs, facts: &HostFacts) -> Result<Told, Untold> {
     }
     file::write(path, toml, overwrite(args.force))?;
     let mut json = json!({ "ok": true, "tags": tags, "written": path.display().to_string() });
-    if let Some(Changes { added, changed, removed }) = changes {
+    if let Some(Changes { added, changed, moved, removed }) = changes {
         json["added"] = json!(added);
         json["changed"] = json!(changed);
+        json["moved"] = json!(moved);
         json["removed"] = json!(removed);
     }
     Ok(Told { text: format!("{summary} in {}", path.display()), json })
@@ -215,11 +216,11 @@ fn summary(tags: usize, changes: &Changes) -> String {
         1..=SHOWN_MAX => format!("\n  {what}: {}", names.join(", ")),
         more => format!("\n  {what}: {} and {} more", names[..SHOWN_MAX].join(", "), more - SHOWN_MAX),
     };
-    let Changes { added, changed, removed } = changes;
+    let Changes { added, changed, moved, removed } = changes;
     if added.is_empty() && changed.is_empty() && removed.is_empty() {
         return format!("{}, none of them means anything else than before", counted(tags, "tag"));
     }
-    let lists = [list("new", added), list("changed", changed), list("gone", removed)].concat();
+    let lists = [list("new", added), list("changed", changed), list("moved", moved), list("gone", removed)].concat();
     format!("{}{lists}\n", counted(tags, "tag"))
 }
 

@@ -141,12 +141,17 @@ fn model_ref(text: &str) -> Result<ModelRef, String> {
 
 fn named(place: &str, style: Style) -> Result<(Table, u16), String> {
     let Some((word, digits)) = place.split_once(':') else {
-        let hint = if matches!(place.len(), 5 | 6) && place.bytes().all(|byte| byte.is_ascii_digit()) {
-            "; if this is a modicon number, declare address_style = \"modicon\" on the device"
-        } else {
-            ""
-        };
-        return Err(format!("does not say which table, such as holding:{place}{hint}"));
+        return Err(parse_modicon(place).map_or_else(
+            |_| format!("does not say which table, such as holding:{place}"),
+            |(table, start)| {
+                let number = u32::from(start) + u32::from(style == Style::OneBased);
+                format!(
+                    "does not say which table: if this is the number of a manual (modicon), it is {}:{number} here, or declare \
+                     address_style = \"modicon\" on the device (read and write: --style modicon, tags import: --address-style modicon)",
+                    table.as_str()
+                )
+            },
+        ));
     };
     let table = Table::from_name(word).ok_or_else(|| format!("there is no table `{word}`"))?;
     let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {

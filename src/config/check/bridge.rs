@@ -15,7 +15,7 @@ use super::uplink::{self, KEEP_ALIVE, KEEP_ALIVE_RANGE, VERSIONS};
 use super::{local, money, server};
 use crate::model::mapping::{Mapping, intersect};
 use crate::model::number::Class;
-use crate::model::topic::{TOPIC_BYTES_MAX, check_filter, is_reserved};
+use crate::model::topic::{TOPIC_BYTES_MAX, check_filter, is_gateways};
 
 const EXPIRY: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
 /// Of a bridge's own store, when it is not written.
@@ -210,7 +210,7 @@ fn mapping(section: &Section<'_, '_>, above: &str, comes_in: bool) -> Option<Map
         }
     }
     let here = mapping.local_filter();
-    if is_reserved(&here) {
+    if is_gateways(&here) {
         let what = if comes_in { "nobody else may write there" } else { "it is not forwarded" };
         problem(format!("here it would be \"{here}\", which belongs to the gateway: {what}"));
         return None;

@@ -8,7 +8,7 @@ use super::super::schema;
 use super::super::section::{Section, Spot};
 use super::super::source::At;
 use crate::model::number::Class;
-use crate::model::topic::{check_filter, is_reserved};
+use crate::model::topic::{check_filter, is_gateways};
 
 /// Each publish of a client is compared with all of them.
 const FORWARDS_MAX: usize = 256;
@@ -63,7 +63,7 @@ fn problem(filter: &str) -> Option<String> {
     if filter.chars().any(char::is_control) {
         return Some("a filter must not contain control characters".to_owned());
     }
-    is_reserved(filter).then(|| "these topics belong to the gateway, which sends them in its own way".to_owned())
+    is_gateways(filter).then(|| "these topics belong to the gateway, which sends them in its own way".to_owned())
 }
 
 /// The uplinks meant: those named, or all that carry the class. A stream has one numbering, so whoever has the class has

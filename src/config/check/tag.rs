@@ -30,6 +30,7 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 const REGISTERS_PER_WRITE_MAX: u16 = 123;
 /// Of what an instrument says, where nothing else is written and it does so every few seconds.
 const STALE_AFTER: Duration = Duration::from_secs(10);
+/// Of a name, a unit or a description: what a page shows in a few lines.
 const TEXT_BYTES_MAX: usize = 1024;
 const ACCESS: [(&str, Access); 3] =
     [("read", Access::Read), ("read-write", Access::ReadWrite), ("write", Access::Write)];

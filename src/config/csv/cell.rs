@@ -41,6 +41,26 @@ pub fn misread(text: &str, kind: Kind, decimal: Decimal) -> Option<String> {
     }
 }
 
+/// A modicon number and a bit of one digit: `40008`, `1`. To a spreadsheet it looks like a number.
+fn short_bit(text: &str) -> Option<(&str, &str)> {
+    let (place, bit) = text.split_once('.')?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    (matches!(place.len(), 5 | 6) && bit.len() == 1 && digits(place) && digits(bit)).then_some((place, bit))
+}
+
+/// Why an address may have lost a nought at its end: spreadsheets write the number 40008.10 as 40008.1, which is another bit.
+pub fn clipped_bit(text: &str) -> Option<String> {
+    let (place, _) = short_bit(text).filter(|(_, bit)| *bit == "1")?;
+    Some(format!(
+        "may be bit 1 or bit 10, since spreadsheets clip {place}.10 to {place}.1: write {place}.01 or {place}.10"
+    ))
+}
+
+/// An address with which no spreadsheet can do that: bits of modicon numbers have two digits.
+pub fn whole_bit(text: &str) -> Option<String> {
+    short_bit(text).map(|(place, bit)| format!("{place}.0{bit}"))
+}
+
 /// Digits with a point, and a percent sign at most behind them.
 fn is_decimal(text: &str) -> bool {
     let number = text.trim_end_matches('%').trim_end();

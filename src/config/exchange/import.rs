@@ -44,6 +44,8 @@ pub struct Changes {
     pub added: Vec<String>,
     /// Those that mean something else now.
     pub changed: Vec<String>,
+    /// Of these, where the ones stand that are read elsewhere now: `speed: holding:7 -> holding:8`.
+    pub moved: Vec<String>,
     /// Those that are gone.
     pub removed: Vec<String>,
 }
@@ -197,7 +199,14 @@ fn changes(old: &Plan, new: &Plan, device: usize) -> Changes {
     for tag in tags(new, device) {
         match before.remove(tag.name.as_str()) {
             None => changes.added.push(tag.name.clone()),
-            Some(before) if meaning(old, before) != meaning(new, tag) => changes.changed.push(tag.name.clone()),
+            Some(before) if meaning(old, before) != meaning(new, tag) => {
+                changes.changed.push(tag.name.clone());
+                if let (Some(from), Some(to)) = (before.register(), tag.register())
+                    && from != to
+                {
+                    changes.moved.push(format!("{}: {from} -> {to}", tag.name));
+                }
+            }
             Some(_) => {}
         }
     }

@@ -1,7 +1,8 @@
 //! Splits a block that a device refuses: at the largest hole, then in the middle, down to single tags. Pure.
 //!
 //! Devices refuse a whole read when one register in it does not exist; the planner cannot know which. Only what is left
-//! alone and still refused is bad. Tags that begin at the same register (bits of one word) stay together.
+//! alone and still refused is bad. Tags that begin at the same register (bits of one word) stay together. A block may reach
+//! further than its tags, as far as their scale factor: what lies between may be what is refused, and is left out at last.
 
 use crate::config::blocks::Block;
 use crate::config::plan::{Plan, TagPlan};
@@ -18,8 +19,7 @@ fn span(tag: &TagPlan) -> Option<(u32, u32)> {
 
 /// The two halves of a block; `None` when its tags cannot be told apart.
 pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
-    let mut spans: Vec<(TagIx, (u32, u32))> =
-        block.tags.iter().filter_map(|ix| Some((*ix, span(plan.tag(*ix)?)?))).collect();
+    let mut spans = spans(&block.tags, plan);
     spans.sort_by_key(|(_, span)| *span);
     let middle = spans.len() / 2;
     let mut best: Option<(u32, usize)> = None;
@@ -43,6 +43,25 @@ pub fn split(block: &Block, plan: &Plan) -> Option<(Block, Block)> {
     Some((headed(block, part(block, &spans)?), part(block, &right)?))
 }
 
+/// The block without what lies around its tags; `None` when that is nothing, and with the header of its model.
+pub fn tightened(block: &Block, plan: &Plan) -> Option<Block> {
+    let tight = headed(block, part(block, &spans(&block.tags, plan))?);
+    (tight.count < block.count).then_some(tight)
+}
+
+/// Where a read of this block is never to reach any more, now that it became this.
+pub fn edges(block: &Block, tight: &Block) -> Vec<Boundary> {
+    let end = |block: &Block| block.start.saturating_add(block.count);
+    let at = |at: u16| Boundary { table: block.table, model: block.model, period: block.period, at };
+    let below = (tight.start > block.start).then_some(tight.start);
+    let above = (end(tight) < end(block)).then_some(end(tight));
+    below.into_iter().chain(above).map(at).collect()
+}
+
+fn spans(tags: &[TagIx], plan: &Plan) -> Vec<(TagIx, (u32, u32))> {
+    tags.iter().filter_map(|ix| Some((*ix, span(plan.tag(*ix)?)?))).collect()
+}
+
 /// The pieces of blocks that were found to need splitting at these places.
 pub fn split_at(blocks: Vec<Block>, boundaries: &[Boundary], plan: &Plan) -> Vec<Block> {
     let mut pieces = Vec::with_capacity(blocks.len());
@@ -53,12 +72,15 @@ pub fn split_at(blocks: Vec<Block>, boundaries: &[Boundary], plan: &Plan) -> Vec
         for boundary in own {
             let behind = |ix: &TagIx| begins(ix) >= u32::from(boundary.at);
             let (right, left): (Vec<TagIx>, Vec<TagIx>) = rest.tags.iter().copied().partition(behind);
-            let spans = |tags: &[TagIx]| -> Vec<_> {
-                tags.iter().filter_map(|ix| Some((*ix, span(plan.tag(*ix)?)?))).collect()
-            };
-            if let (Some(left), Some(right)) = (part(&rest, &spans(&left)), part(&rest, &spans(&right))) {
-                pieces.push(headed(&rest, left));
-                rest = right;
+            let piece = |tags: &[TagIx]| part(&rest, &spans(tags, plan));
+            match (piece(&left), piece(&right)) {
+                (Some(left), Some(right)) => {
+                    pieces.push(headed(&rest, left));
+                    rest = right;
+                }
+                // All its tags are on one side: it must not reach over to the other one.
+                (Some(one), None) | (None, Some(one)) if boundary.is_within(&rest) => rest = headed(&rest, one),
+                _ => {}
             }
         }
         pieces.push(rest);
@@ -120,6 +142,30 @@ mod tests {
         let pieces = split_at(vec![block], &[other, at(0), at(9), at(30), at(77)], &plan);
         let pieces: Vec<_> = pieces.iter().map(|piece| (piece.start, piece.count, piece.tags.len())).collect();
         assert_eq!(pieces, [(0, 3, 2), (9, 5, 2), (30, 2, 1)]);
+    }
+
+    #[test]
+    fn a_block_that_reaches_further_than_its_tags_is_tightened_and_stays_so() {
+        let plan = Plan { tags: vec![tag((20, DataType::Float32))], ..Plan::empty("g") };
+        let period = Duration::from_secs(1);
+        let block = |start, count| Block {
+            device: DeviceIx(0),
+            table: Table::Holding,
+            model: None,
+            start,
+            count,
+            period,
+            tags: vec![TagIx(0)],
+        };
+        for (start, count, places) in [(0, 22, vec![20]), (20, 60, vec![22]), (0, 80, vec![20, 22])] {
+            let wide = block(start, count);
+            assert_eq!(split(&wide, &plan), None);
+            let tight = tightened(&wide, &plan).expect("it is wider than its tag");
+            assert_eq!((&tight, tightened(&tight, &plan)), (&block(20, 2), None));
+            let edges = edges(&wide, &tight);
+            assert_eq!(edges.iter().map(|edge| edge.at).collect::<Vec<_>>(), places);
+            assert_eq!(split_at(vec![wide], &edges, &plan), [block(20, 2)], "planned anew");
+        }
     }
 
     #[test]

@@ -375,7 +375,7 @@ impl Exchange {
         }
     }
 
-    /// FC 5 and 6 are answered with the request's own bytes: only the habit of the line tells the two apart.
+    /// Where the request's own bytes are an answer, only the habit of the line tells it from an echo.
     fn echo_rule(&self, expect: Expect) -> EchoRule {
         let strip = match self.echo {
             _ if !expect.answers_like_an_echo() => true,

@@ -1,7 +1,8 @@
 //! Which bytes are the answer: frames judged against the request they should answer. Pure.
 //!
 //! Fed by the gate with what came off the wire. Promises: an answer has the unit, the function (or its exception), the
-//! length and the content the request demands, and on RTU a correct CRC; an echo of the request is never an answer.
+//! length and the content the request demands, and on RTU a correct CRC; an echo of the request is never an answer. Where the
+//! two are the same bytes ([`Expect::answers_like_an_echo`]), what is known of the line decides ([`EchoRule`]).
 //!
 //! RTU (Modbus over Serial Line 1.02, section 2.5.1): `unit, function, data …, CRC low, CRC high`, at most 256 bytes.
 //! TCP (Messaging on TCP/IP 1.0b, section 3.1.3): `transaction (2), protocol 0 (2), length (2), unit, function, data …`,
@@ -27,6 +28,8 @@ pub struct Expect {
     answers_as: AnswersAs,
     function: u8,
     shape: Shape,
+    /// The request's own bytes would be an answer.
+    mirrored: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,8 @@ impl Expect {
             [identity::FUNCTION, identity::MEI_TYPE, code, _object] => Shape::Identity(code),
             _ => Self::shape_of_access(function, pdu)?,
         };
-        Some(Self { unit, answers_as: AnswersAs::Itself, function, shape })
+        let expect = Self { unit, answers_as: AnswersAs::Itself, function, shape, mirrored: false };
+        Some(Self { mirrored: expect.accepts(pdu), ..expect })
     }
 
     fn shape_of_access(function: u8, pdu: &[u8]) -> Option<Shape> {
@@ -88,9 +92,10 @@ impl Expect {
         unit == self.unit && (function == self.function || function == self.function | EXCEPTION)
     }
 
-    /// True where a good answer is byte for byte the request: FC 5, 6 and 22.
+    /// True where a good answer can be byte for byte the request: always to FC 5, 6 and 22; and to a read of 21 to 24 bits
+    /// that begins at 0x03xx, whose three bytes of data may be the rest of `function, 3, xx, 0, quantity`.
     pub const fn answers_like_an_echo(self) -> bool {
-        matches!(self.function, 5 | 6 | 22)
+        self.mirrored
     }
 
     /// Is this PDU of the right unit an answer: the reply asked for, or an exception to it?
@@ -137,9 +142,9 @@ fn starts_alike(one: &[u8], other: &[u8]) -> bool {
 /// Whether bytes equal to the request count as its echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EchoRule {
-    /// Strip them: no answer of this function looks like that, or the line is known to echo.
+    /// Strip them: no answer to this request looks like that, or the line is known to echo.
     Strip,
-    /// They are the answer of FC 5, 6 and 22, on a line that does not echo.
+    /// They are the answer, on a line that does not echo.
     Answer,
 }
 
@@ -342,6 +347,20 @@ mod tests {
         assert!(expect.answers_like_an_echo());
         assert_eq!(hunt(&single, &single, expect, EchoRule::Answer), Some(Found::Answer(0..8)));
         assert_eq!(hunt(&single, &single, expect, EchoRule::Strip), Some(Found::Echo(0..8)));
+    }
+
+    #[test]
+    fn a_read_of_bits_may_be_answered_by_its_own_bytes_and_nothing_else_that_is_read() {
+        // Read 24 coils from 0x0300; function 1, 3 bytes of data: 00 00 18.
+        let request = [1, 3, 0, 0, 24];
+        let expect = Expect::of_request(1, &request).expect("a read");
+        assert!(expect.answers_like_an_echo() && expect.accepts(&request));
+        let own = |function: u8, start: u16, count: u16| {
+            let [[high, low], [many, few]] = [start, count].map(u16::to_be_bytes);
+            Expect::of_request(1, &[function, high, low, many, few]).is_some_and(Expect::answers_like_an_echo)
+        };
+        assert!(own(1, 0x03FF, 21) && own(2, 0x0300, 24));
+        assert!(!own(1, 0x0300, 25) && !own(1, 0x0300, 16) && !own(1, 0x0200, 24) && !own(3, 0x0300, 24));
     }
 
     #[test]

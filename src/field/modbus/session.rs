@@ -17,7 +17,7 @@ use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
 
 use super::exchange::{EchoHabit, Heard, Sent, WireEnd};
-use super::frame::EXCEPTION;
+use super::frame::{EXCEPTION, Expect};
 use super::gate::Gate;
 use super::timing::{ModbusFraming, Timing};
 use super::write::Write;
@@ -86,6 +86,22 @@ pub enum Precision {
     Runtime,
     /// By a timer of the system: at 115200 baud a millisecond is a tenth of what can be had.
     System,
+}
+
+fn read_request(table: Table, start: u16, count: u16) -> Request<'static> {
+    match table {
+        Table::Holding => Request::ReadHoldingRegisters(start, count),
+        Table::Input => Request::ReadInputRegisters(start, count),
+        Table::Coil => Request::ReadCoils(start, count),
+        Table::Discrete => Request::ReadDiscreteInputs(start, count),
+    }
+}
+
+/// See [`Expect::answers_like_an_echo`].
+fn may_be_its_own_answer(unit: u8, table: Table, start: u16, count: u16) -> bool {
+    let function = read_request(table, start, count).function_code().value();
+    let [[high, low], [many, few]] = [start, count].map(u16::to_be_bytes);
+    Expect::of_request(unit, &[function, high, low, many, few]).is_some_and(Expect::answers_like_an_echo)
 }
 
 /// One connection or open port.
@@ -179,18 +195,17 @@ impl Session {
         }
     }
 
-    /// Reads `count` registers or bits.
+    /// Reads `count` registers or bits. On a line that may echo, nobody knows yet, a read whose answer may look like its echo
+    /// goes after one of a single bit, which does not.
     pub async fn read(&mut self, unit: u8, table: Table, start: u16, count: u16) -> Result<Reading, Trouble> {
         let bound = if table.is_bits() { BITS_PER_READ_MAX } else { REGISTERS_PER_READ_MAX };
         if count == 0 || count > bound {
             return Err(Trouble::TooLong);
         }
-        let request = match table {
-            Table::Holding => Request::ReadHoldingRegisters(start, count),
-            Table::Input => Request::ReadInputRegisters(start, count),
-            Table::Coil => Request::ReadCoils(start, count),
-            Table::Discrete => Request::ReadDiscreteInputs(start, count),
-        };
+        if self.must_learn_echo() && may_be_its_own_answer(unit, table, start, count) {
+            self.call(unit, read_request(table, start, 1), 1).await?;
+        }
+        let request = read_request(table, start, count);
         let data = if table.is_bits() { u32::from(count).div_ceil(8) } else { 2 * u32::from(count) };
         let count = usize::from(count);
         match self.call(unit, request, data).await? {
@@ -234,7 +249,7 @@ impl Session {
         }
     }
 
-    /// On a serial line that may echo nobody knows yet whether the answer to FC 5 or 6 is one.
+    /// On a serial line that may echo nobody knows yet whether what looks like the request is the answer.
     pub fn must_learn_echo(&self) -> bool {
         !self.timing.is_numbered() && self.gate.echo_habit() == EchoHabit::Unknown
     }

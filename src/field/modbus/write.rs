@@ -22,6 +22,7 @@ use crate::model::command::Refusal;
 use crate::model::registers::DoesNotFit;
 use crate::model::tag::{Address, DataType, Table};
 use crate::model::value::Value;
+use crate::pipeline::limits;
 use crate::pipeline::meaning::{Factor, Meaning};
 
 /// One write request.
@@ -190,7 +191,7 @@ pub fn intend(tag: &TagPlan, factor: Factor, value: &Value) -> Result<Intent, Re
         return Err(Refusal::Access);
     };
     if let Some(number) = value.as_f64()
-        && !(number.is_finite() && tag.write.limits.contain(number))
+        && !(number.is_finite() && limits::of_writes(tag).contain(number))
     {
         return Err(Refusal::Range);
     }
@@ -276,6 +277,17 @@ mod tests {
         assert!(intent.holds(&Reading::Registers(vec![0xB000, 0xFFFA])), "the other bits are not its own");
         assert!(!intent.holds(&Reading::Registers(vec![0xB000, 0xFFF5])));
         assert_eq!(intend(&tag, Factor::None, &Value::Uint(0x100)), Err(Refusal::Range));
+    }
+
+    #[test]
+    fn a_setpoint_at_its_limit_may_be_written_back_as_it_is_read() {
+        let mut tag = field(DataType::Float32, WriteFunction::Auto);
+        tag.field = None;
+        tag.write.limits.max = Some(10.1);
+        let read = f64::from(10.1f32);
+        assert!(read > 10.1 && intend(&tag, Factor::None, &Value::Float(read)).is_ok());
+        assert!(intend(&tag, Factor::None, &Value::Float(10.1)).is_ok());
+        assert_eq!(intend(&tag, Factor::None, &Value::Float(10.101)), Err(Refusal::Range));
     }
 
     #[test]

@@ -13,7 +13,7 @@ const NONE: u32 = 0;
 const BOOL: u32 = 1;
 const INT: u32 = 2;
 const UINT: u32 = 3;
-/// float32 bits; also what a [`Hint`] begins with.
+/// float32 bits.
 const SINGLE: u32 = 4;
 const DOUBLE: u32 = 5;
 const TEXT: u32 = 6;

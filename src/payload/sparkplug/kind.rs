@@ -97,7 +97,10 @@ pub enum Worked {
         offset: f64,
     },
     /// By a power of ten that the device tells (a SunSpec scale factor), and perhaps `scale`.
-    ByDevice,
+    ByDevice {
+        /// Finite; what is added to it after that.
+        offset: f64,
+    },
     /// To the words of a map.
     Mapped,
 }
@@ -121,7 +124,8 @@ pub fn type_of(on_wire: data_type::DataType, worked: Worked) -> DataType {
     match worked {
         Worked::Raw => raw_number(on_wire),
         Worked::Scaled { factor, offset } if on_wire.is_integer() => scaled(on_wire, factor, offset),
-        Worked::ByDevice if on_wire.registers() == 1 && on_wire.is_integer() => DataType::Float,
+        // The steps are small beside the value whatever the power is; but nobody knows how small beside an offset.
+        Worked::ByDevice { offset: 0.0 } if on_wire.registers() == 1 && on_wire.is_integer() => DataType::Float,
         _ => DataType::Double,
     }
 }
@@ -271,8 +275,9 @@ mod tests {
             (Wire::Uint64, scaled(2.0, 0.0), DataType::Double),
             (Wire::Int32, scaled(0.1, 0.0), DataType::Double),
             (Wire::Float32, scaled(0.1, 0.0), DataType::Double),
-            (Wire::Int16, Worked::ByDevice, DataType::Float),
-            (Wire::Uint32, Worked::ByDevice, DataType::Double),
+            (Wire::Int16, Worked::ByDevice { offset: 0.0 }, DataType::Float),
+            (Wire::Int16, Worked::ByDevice { offset: 10_000.0 }, DataType::Double), // in steps of 0.0001, perhaps
+            (Wire::Uint32, Worked::ByDevice { offset: 0.0 }, DataType::Double),
             (Wire::Int64, scaled(2.0, 0.0), DataType::Double),
             (Wire::Int64, scaled(0.1, 0.0), DataType::Double),
         ] {

@@ -640,8 +640,11 @@ async function operate(operation) {
   if (words[operation] && !await sure(words[operation])) return;
   const tell = text => { if (board.device === device) say(at("operated"), text); };
   try {
-    await ask("/api/command/" + operation, JSON.stringify({ device }));
-    tell({ poll: "Asked.", pause: "Paused.", resume: "Resumed.", reset: "Reset." }[operation]);
+    tell({ pause: "Pausing …", resume: "Resuming …", reset: "Resetting …" }[operation] ?? "");
+    const { outcome } = await ask("/api/command/" + operation, JSON.stringify({ device }));
+    const done = { pause: "Paused.", resume: "Resumed.", reset: "Reset." };
+    const asked = { poll: "Asked.", pause: "Pausing …: not yet, the bus is still busy. Look at the device's state." };
+    tell((outcome === "done" && done[operation]) || asked[operation] || "Asked. The bus is still busy.");
   } catch (trouble) {
     tell(trouble.said && trouble.status < 500 ? `Not done: ${trouble.message}.` : "No clear answer from the gateway. Look before you try again.");
   }

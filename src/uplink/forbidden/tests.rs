@@ -228,3 +228,17 @@ fn topics_and_records_that_are_held_are_limited() {
     plant.round_after(10 * AFTER);
     assert!(plant.forbidden.is_idle(), "topics without records are forgotten");
 }
+
+#[test]
+fn a_forbidden_topic_without_a_record_for_a_day_is_forgotten_and_makes_room() {
+    let mut plant = Plant::new();
+    plant.forbid();
+    plant.now += 23 * 60 * MINUTE;
+    assert!(plant.forbidden.gone(plant.now).is_empty());
+    plant.forbidden.fate(BAD, number(2), plant.now);
+    plant.now += 23 * 60 * MINUTE;
+    assert!(plant.forbidden.gone(plant.now).is_empty(), "there was a record since");
+    plant.now += 60 * MINUTE;
+    assert_eq!(plant.forbidden.gone(plant.now), [BAD]);
+    assert!(plant.forbidden.is_idle());
+}

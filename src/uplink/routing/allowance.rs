@@ -48,7 +48,7 @@ impl Allowance {
         }
     }
 
-    /// Looks at the clock and the thresholds; what the operator is to be told, by path ("" = the uplink itself).
+    /// Looks at the clock and the thresholds; what the operator is to be told.
     pub(in crate::uplink) fn look(&mut self, wall: Wall) -> Vec<Crossing> {
         let mut news = Vec::new();
         for purse in self.purses() {

@@ -34,12 +34,17 @@ const AHEAD: f64 = 0.005;
 /// And without any budget, so that the figures for `ironbridge cost` are about right after a crash.
 const AHEAD_FREE: u64 = 256 << 10;
 
-/// A threshold was passed, or a new period began.
+/// What is told, each with its bit in a tally.
+const EVENTS: [(u8, &str); 2] = [(TOLD_80, "budget_80"), (TOLD_100, "budget_100")];
+
+/// A threshold was passed, or it holds no more that it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::uplink) struct Crossing {
     /// `budget_80` or `budget_100`
     pub(in crate::uplink) event: &'static str,
     pub(in crate::uplink) phase: Phase,
+    /// Of the uplink: `month`, or `PATH/month`. Each budget is a condition of its own.
+    pub(in crate::uplink) of: String,
     /// One sentence.
     pub(in crate::uplink) detail: String,
 }
@@ -95,11 +100,9 @@ impl Purse {
                 continue;
             }
             self.saved[place] = None;
-            for (bit, event) in [(TOLD_80, "budget_80"), (TOLD_100, "budget_100")] {
-                if told & bit != 0 {
-                    let detail = format!("{}: a new {} has begun", owner(&self.path), word(tally.period));
-                    over.push(Crossing { event, phase: Phase::Cleared, detail });
-                }
+            for (_, event) in EVENTS.into_iter().filter(|(bit, _)| told & bit != 0) {
+                let detail = format!("{}: a new {} has begun", owner(&self.path), word(tally.period));
+                over.push(Crossing { event, phase: Phase::Cleared, of: of(&self.path, tally.period), detail });
             }
         }
         over
@@ -112,37 +115,44 @@ impl Purse {
         }
     }
 
-    /// Which thresholds have been passed and not been told in this period.
+    /// Which thresholds have been passed and not been told in this period by this run; which were told by an earlier one and
+    /// are not reached any more, because the budget is another one now.
     pub(in crate::uplink) fn crossings(&mut self, wall: Wall) -> Vec<Crossing> {
         let mut news = Vec::new();
         for budget in &self.budgets {
-            let tally = &mut self.tallies[budget.period as usize];
-            let used = tally.bytes;
-            let marks = [
-                (TOLD_80, "budget_80", part(budget.bytes, 0.8)),
-                (TOLD_100, "budget_100", budget.bytes.saturating_sub(self.rules.goodbye)),
-            ];
-            for (bit, event, at) in marks {
-                if used < at || tally.told & bit != 0 {
-                    continue;
+            let marks = [part(budget.bytes, 0.8), budget.bytes.saturating_sub(self.rules.goodbye)];
+            for ((bit, event), at) in EVENTS.into_iter().zip(marks) {
+                let tally = &mut self.tallies[budget.period as usize];
+                let phase = match (tally.bytes >= at, tally.told & bit != 0, tally.standing & bit != 0) {
+                    (true, _, false) => Phase::Active,
+                    (false, true, _) => Phase::Cleared,
+                    _ => continue,
+                };
+                let before = tally.told;
+                tally.tell(bit, phase);
+                if tally.told != before {
+                    self.saved[budget.period as usize] = None; // to be remembered at once
                 }
-                tally.told |= bit;
-                self.saved[budget.period as usize] = None; // to be remembered at once
-                let until = tally.ends_ms(wall).map_or_else(
-                    || "until the clock is known".to_owned(),
-                    |end| format!("until {}", Wall { unix_ms: end, certainty: Certainty::Fixed }),
-                );
-                let period = word(budget.period);
-                let what = if bit == TOLD_80 { "80 % of the budget of this" } else { "the budget of this" };
-                let detail = format!(
-                    "{}: {what} {period} is used up, {used} of {} bytes; it lasts {until}",
-                    owner(&self.path),
-                    budget.bytes
-                );
-                news.push(Crossing { event, phase: Phase::Active, detail });
+                let detail = self.told(*budget, bit, phase, wall);
+                news.push(Crossing { event, phase, of: of(&self.path, budget.period), detail });
             }
         }
         news
+    }
+
+    /// In words.
+    fn told(&self, Budget { bytes, period }: Budget, bit: u8, phase: Phase, wall: Wall) -> String {
+        let tally = &self.tallies[period as usize];
+        let what = if bit == TOLD_80 { "80 % of the budget of this" } else { "the budget of this" };
+        let (owner, period, used) = (owner(&self.path), word(period), tally.bytes);
+        if phase == Phase::Cleared {
+            return format!("{owner}: {what} {period} is not used up any more, {used} of {bytes} bytes");
+        }
+        let until = tally.ends_ms(wall).map_or_else(
+            || "until the clock is known".to_owned(),
+            |end| format!("until {}", Wall { unix_ms: end, certainty: Certainty::Fixed }),
+        );
+        format!("{owner}: {what} {period} is used up, {used} of {bytes} bytes; it lasts {until}")
     }
 
     /// Bytes left for this; all budgets must allow. `u64::MAX` without a budget.
@@ -199,6 +209,10 @@ pub(in crate::uplink) enum Save {
 
 fn owner(path: &str) -> String {
     if path.is_empty() { "all paths together".to_owned() } else { format!("path {path}") }
+}
+
+fn of(path: &str, period: Period) -> String {
+    if path.is_empty() { word(period).to_owned() } else { format!("{path}/{}", word(period)) }
 }
 
 /// A part of a budget, rounded down.
@@ -272,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn eighty_and_a_hundred_percent_are_told_once_in_each_period_also_over_a_restart() {
+    fn eighty_and_a_hundred_percent_are_told_once_in_each_period_by_each_run() {
         let mut purse = purse(Overrun::Stop);
         purse.count(79_999);
         assert!(purse.crossings(NOW).is_empty());
@@ -289,11 +303,45 @@ mod tests {
         let rows = purse.rows(Save::Exact, 0);
         let mut again = self::purse(Overrun::Stop);
         again.adopt(&rows);
-        assert!(again.turn(NOW).is_empty() && again.crossings(NOW).is_empty());
+        assert!(again.turn(NOW).is_empty());
+        let still = [("budget_80", Phase::Active), ("budget_100", Phase::Active)];
+        assert_eq!(told(&again.crossings(NOW)), still, "what was known of it went with the run before");
+        assert!(again.crossings(NOW).is_empty());
         let over = again.turn(days_later(1));
         assert_eq!(told(&over), [("budget_80", Phase::Cleared), ("budget_100", Phase::Cleared)]);
         again.count(80_000);
         assert_eq!(told(&again.crossings(days_later(1))), [("budget_80", Phase::Active)]);
+    }
+
+    #[test]
+    fn with_a_larger_budget_what_was_told_of_the_smaller_one_is_over_and_the_larger_one_is_told_too() {
+        let mut purse = purse(Overrun::Stop);
+        purse.count(100_000);
+        assert_eq!(purse.crossings(NOW).len(), 2);
+        let larger = [Budget { bytes: 200_000, period: Period::Day }];
+        let mut again = Purse::new("cloud", "", &larger, purse.rules);
+        again.adopt(&purse.rows(Save::Exact, 0));
+        again.turn(NOW);
+        assert_eq!(told(&again.crossings(NOW)), [("budget_80", Phase::Cleared), ("budget_100", Phase::Cleared)]);
+        assert!(again.crossings(NOW).is_empty());
+        again.count(60_000);
+        assert_eq!(told(&again.crossings(NOW)), [("budget_80", Phase::Active)]);
+        let mut once_more = Purse::new("cloud", "", &larger, again.rules);
+        once_more.adopt(&again.rows(Save::Exact, 0));
+        assert_eq!(told(&once_more.crossings(NOW)), [("budget_80", Phase::Active)], "the disk knows, too");
+    }
+
+    #[test]
+    fn each_budget_is_a_condition_of_its_own_a_new_day_does_not_end_that_of_the_month() {
+        let budgets = [Period::Month, Period::Day].map(|period| Budget { bytes: 100_000, period });
+        let mut purse =
+            Purse::new("cloud", "lte", &budgets, Rules { reserve: 0.2, overrun: Overrun::Stop, goodbye: 0 });
+        purse.turn(NOW);
+        purse.count(80_000);
+        let of = |news: Vec<Crossing>| news.into_iter().map(|news| news.of).collect::<Vec<_>>();
+        assert_eq!(of(purse.crossings(NOW)), ["lte/month", "lte/day"]);
+        assert_eq!(of(purse.turn(days_later(1))), ["lte/day"]);
+        assert!(purse.crossings(days_later(1)).is_empty());
     }
 
     #[test]

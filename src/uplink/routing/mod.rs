@@ -306,7 +306,7 @@ impl Routing {
                 Phase::Cleared => tracing::info!(uplink = self.uplink, detail = news.detail, "budget warning over"),
                 _ => tracing::warn!(uplink = self.uplink, detail = news.detail, "budget warning"),
             }
-            let subject = self.uplink.clone();
+            let subject = format!("{}/{}", self.uplink, news.of);
             self.notices.tell(Notice { event: news.event, phase: news.phase, subject, detail: news.detail });
         }
         self.show();

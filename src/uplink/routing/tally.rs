@@ -7,6 +7,7 @@
 //! period can have.
 
 use crate::config::plan::Period;
+use crate::flow::notice::Phase;
 use crate::model::time::{Certainty, Wall, civil_from_days};
 use crate::store::MeterRow;
 
@@ -70,15 +71,26 @@ pub(in crate::uplink) struct Tally {
     undated: Option<u64>,
     /// There is a row that says so.
     undated_saved: bool,
-    /// What the operator was told of in this period.
+    /// What the operator was told of in this period, over restarts.
     pub(in crate::uplink) told: u8,
+    /// The part of it that this run has told: what an earlier one had standing is gone with it.
+    pub(in crate::uplink) standing: u8,
     /// Since when the clock says that this period lies in the future.
     behind: Option<i64>,
 }
 
 impl Tally {
     pub(in crate::uplink) const fn new(period: Period) -> Self {
-        Self { period, number: None, bytes: 0, undated: Some(0), undated_saved: false, told: 0, behind: None }
+        Self {
+            period,
+            number: None,
+            bytes: 0,
+            undated: Some(0),
+            undated_saved: false,
+            told: 0,
+            standing: 0,
+            behind: None,
+        }
     }
 
     /// Goes on from what was saved; what was counted meanwhile is added. Rows come oldest first.
@@ -108,6 +120,14 @@ impl Tally {
         self.bytes = self.bytes.saturating_add(bytes);
         if let Some(undated) = &mut self.undated {
             *undated = undated.saturating_add(bytes);
+        }
+    }
+
+    /// The operator is told that this holds, or does not any more.
+    pub(in crate::uplink) fn tell(&mut self, bit: u8, phase: Phase) {
+        match phase {
+            Phase::Cleared => (self.told, self.standing) = (self.told & !bit, self.standing & !bit),
+            Phase::Active | Phase::Once => (self.told, self.standing) = (self.told | bit, self.standing | bit),
         }
     }
 

@@ -114,7 +114,7 @@ pub(super) fn kind(tag: &TagPlan) -> DataType {
     let worked = if tag.map.is_some() {
         Worked::Mapped
     } else if tag.scale_from.is_some() {
-        Worked::ByDevice
+        Worked::ByDevice { offset: tag.scale.offset }
     } else if tag.scale == Scale::IDENTITY {
         Worked::Raw
     } else {

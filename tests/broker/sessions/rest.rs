@@ -4,6 +4,7 @@
 use super::*;
 
 use ironbridge::config::plan::{AclPlan, Anonymous, SessionsPlan};
+use ironbridge::flow::notice::Phase;
 
 #[tokio::test]
 async fn of_the_gateways_values_a_client_that_returns_gets_the_newest_of_each_that_changed_and_no_stale_one() {
@@ -143,6 +144,27 @@ async fn what_finds_no_room_is_counted_noticed_told_and_the_oldest_are_kept_and_
     let (mut other, _) = back(&broker, "other").await;
     assert_eq!(other.take().await.payload, "room");
     broker.notices.close();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn that_there_is_no_room_for_a_session_is_over_when_it_ends() {
+    let mut broker = Running::with(Setup { sessions: crowded(), ..Setup::default() }).await;
+    absent(&broker, "full", "q", 1).await;
+    let mut sender = broker.v5("sender").await;
+    let body = "x".repeat(1000);
+    for _ in 0..100 {
+        assert!(sender.give(message("q", 1, &body)).await);
+    }
+    let mut told = async || {
+        let notice = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");
+        assert_eq!((notice.event, notice.subject.as_str()), ("broker_session_full", "full"));
+        notice.phase
+    };
+    assert_eq!(told().await, Phase::Active);
+    let (_anew, connack) = Client5::open(broker.address, "full", |wishes| wishes.connect.clean_start = true).await;
+    assert!(!connack.session_present);
+    assert_eq!(told().await, Phase::Cleared);
     broker.stop().await;
 }
 

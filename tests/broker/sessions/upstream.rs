@@ -123,3 +123,27 @@ async fn a_3_1_1_client_refused_by_the_store_is_stored_when_it_comes_again_and_s
     reader.ping().await; // nothing came twice
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn clients_topics_that_end_in_set_go_upstream_and_the_gateways_own_and_commands_for_it_do_not() {
+    let (lane, _, mut end) = hub(Vec::new());
+    let route = Route { mapping: Mapping::plain("#"), class: Class::Bulk, lane: 0, bridge: None, kept: Kept::Yes };
+    let forward = ForwardEntry::new(vec![route], vec![lane]);
+    let broker = Running::with(Setup { forward, write: vec!["#".to_owned()], ..Setup::default() }).await;
+    let mut client = broker.v5("c").await;
+    for topic in ["ironbridge/gw/event", "x/set/result", "$SYS/x", &tag(1)] {
+        assert_eq!(client.publish(message(topic, 1, "x")).await, v5::PubAckReason::NotAuthorized, "{topic}");
+    }
+    client.send(v5::Packet::Publish(message(&format!("{}/set", tag(1)), 0, "4"))).await;
+    client.send(numbered_on("zigbee2mqtt/lamp/set", 7, "ON")).await;
+    let record = arrived(&mut end).await;
+    assert_eq!(&*record.topic, "zigbee2mqtt/lamp/set");
+    commit(record);
+    assert_eq!(client.next().await, v5::Packet::PubAck(v5::PubAck::new(7, None)));
+    broker.stop().await;
+}
+
+/// At QoS 1.
+fn numbered_on(topic: &str, pkid: u16, payload: &str) -> v5::Packet {
+    v5::Packet::Publish(v5::Publish { pkid, ..message(topic, 1, payload) })
+}

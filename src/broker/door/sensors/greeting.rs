@@ -2,8 +2,8 @@
 //!
 //! A CONNECT that does not ask for a clean start goes on with what is there: the same connection if there is one, with its
 //! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost), also if it began clean: the
-//! session comes to last then, since a sensor is not told whether there was one. Without a connection the
-//! broker's session is gone on with. A will that was left before stays either way unless CONNECT brings another.
+//! session comes to last then, since a sensor is not told whether there was one. Without a connection the broker's session is
+//! gone on with. A will that was left before stays either way unless CONNECT brings another.
 
 use bytes::Bytes;
 use tokio::time::Instant;
