@@ -312,7 +312,7 @@ impl<S: Source> Uplink<S> {
         self.source.begin(self.plan.delivery);
         self.outage.interrupted();
         self.source.only(self.routing.classes());
-        self.routing.connected(self.road.prober());
+        self.routing.connected(self.road.prober().or(&self.servers));
         if self.packer.node().is_none() {
             return;
         }
