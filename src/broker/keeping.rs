@@ -201,7 +201,7 @@ impl End {
             Self::Wall(_) => !clock.is_fixed(),
             Self::Boot(end) => {
                 let this_boot = clock.numbered(end).boot == clock.numbered(clock.now()).boot;
-                !this_boot && !(clock.is_fixed() && clock.is_numbered())
+                !(this_boot || clock.is_fixed() && clock.is_numbered())
             }
         }
     }
