@@ -1,9 +1,9 @@
 //! One command to a device: check, write, read back, say how it ended.
 //!
 //! Fed by the router through the bus's small queue; taken by the bus before the next poll. Promises: the deadline, and who
-//! is to be left alone, are looked at just before the wire; a write that may have arrived goes out once, unless the tag's `write.retry` says that
-//! twice does no harm; `done` means that the device confirmed it and, with `verify`, that it holds what was written. Between
-//! the read and the write of some bits nothing else is on the bus: it is one task.
+//! is to be left alone, are looked at just before the wire; a write that may have arrived goes out once, unless the tag's
+//! `write.retry` says that twice does no harm; `done` means that the device confirmed it and, with `verify`, that it holds
+//! what was written. Between the read and the write of some bits nothing else is on the bus: it is one task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -252,7 +252,8 @@ async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Int
             instead = Some(other);
             continue;
         }
-        if matches!(sent, Ok((_, Err(Trouble::Exception(DEVICE_BUSY))))) && busy < BUSY_MAX {
+        let is_busy = matches!(sent, Ok((_, Err(Trouble::Exception(DEVICE_BUSY)))));
+        if is_busy && busy < BUSY_MAX && earlier.is_none() {
             busy += 1;
             sleep(BUSY_WAIT).await;
             continue;

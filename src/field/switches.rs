@@ -6,8 +6,8 @@
 //! the bus's ([`super::pauses`]): each of its lives looks there whom it is to leave alone.
 //!
 //! While a device is paused nothing is sent to it: writes are refused (`paused`), because whoever paused it may have his
-//! hands in it. So is a broadcast, which would reach it, too. It is a device of the configuration: another one with its unit id has a pause of its own, as it has its own
-//! place on the page and its own rights (`operate`).
+//! hands in it; so is a broadcast, which would reach it, too. It is a device of the configuration: another one with its unit
+//! id has a pause of its own, as it has its own place on the page and its own rights (`operate`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! Limits: a value outside `min..=max` of its tag is kept, but only with the quality uncertain, cause range.
 //!
-//! Fed by the bus with scaled values, and with those of commands, which are refused outside theirs. Booleans and text have no limits. A value exactly at a limit is inside, also where its type
-//! cannot hold the limit as it was written ([`met`]).
+//! Fed by the bus with scaled values, and with those of commands, which are refused outside theirs. Booleans and text have no
+//! limits. A value exactly at a limit is inside, also where its type cannot hold the limit as it was written ([`met`]).
 
 use crate::config::plan::{Limits, Scale, Source, TagPlan};
 use crate::model::quality::{Cause, Quality};
