@@ -122,15 +122,16 @@ async fn a_state_that_nobody_tells_any_more_is_not_retained_after_a_reload() {
     let far = Far::gateway().await;
     let plant = plant(&addresses(&plcs), NO_TRIAL);
     let bus = "[[bus]]\nname = \"b9\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:1\"\n";
-    let device = |bus: &str, tag: &str| {
-        format!("[[device]]\nname = \"d9\"\n{bus}[[device.tag]]\nname = \"x\"\ntype = \"uint16\"\n{tag}\n")
-    };
+    let device =
+        |bus: &str, tag: &str| format!("[[device]]\nname = \"d9\"\n{bus}[[device.tag]]\nname = \"x\"\n{tag}\n");
     let bridge = |more: &str| {
         let url = format!("mqtt://127.0.0.1:{}", far.port());
         format!("[[bridge]]\nname = \"far\"\nurl = \"{url}\"\n{more}[[bridge.topic]]\nfilter = \"o/#\"\n")
     };
-    let polled =
-        format!("{plant}{bus}{}", device("bus = \"b9\"\nunit_id = 1\npoll = \"100ms\"\n", "address = \"holding:0\""));
+    let polled = format!(
+        "{plant}{bus}{}",
+        device("bus = \"b9\"\nunit_id = 1\npoll = \"100ms\"\n", "address = \"holding:0\"\ntype = \"uint16\"")
+    );
     let home = Home::new(&(polled + &bridge("client_id = \"first\"\n")));
     let daemon = home.run();
     let watch = Watch::on_all(daemon.mqtt().await).await;
@@ -139,7 +140,7 @@ async fn a_state_that_nobody_tells_any_more_is_not_retained_after_a_reload() {
     watch.until(&state("first"), "connected", |state| state == 1).await;
     watch.until("ironbridge/gw/device/d9", "down", |json| json["state"] == "down").await;
 
-    let derived = format!("{plant}{}", device("", "expression = \"{d0/v} * 2\""));
+    let derived = format!("{plant}{}", device("", "expression = \"{d0/v} * 2\"\ntype = \"int64\""));
     home.configure(&(derived.clone() + &bridge("client_id = \"second\"\n")));
     applied(&home).await;
     watch.until(&state("second"), "connected", |state| state == 1).await;
