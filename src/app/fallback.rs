@@ -1,15 +1,17 @@
 //! The configuration before, on disk while its successor is on trial: a plan that kills the process cannot be judged by it.
+//! And as long as one that was rolled back stands in the file: at the next start nobody would judge it.
 //!
-//! A start that finds the very text that was on trial when the process ended badly, or the power went, goes by the text
-//! before instead. A file that was edited since is another text and is taken as it is; so is any after an end in order.
-//! With that the trial is over: the text that was tried, put back into the file weeks later, is a text like others.
+//! A start that finds the very text that was on trial when the process ended badly, or the power went, or that was rolled
+//! back, goes by the text before instead. A file that was edited since is another text and is taken as it is; so is any on
+//! trial after an end in order. With that the trial is over: the text that was tried, put back into the file weeks later, is
+//! a text like others.
 //!
 //! ```text
 //! data_dir/trial.json: {"version":1,"tried":[["<path>","<text>"],…],"before":[["<path>","<text>"],…]}
 //! ```
 //!
 //! Texts of the configuration, its fragments and its own register maps, by their paths. It is written before the first part
-//! is exchanged, and goes when the trial is over, when a start finds another text, or when what it went back to is in force
+//! is exchanged, and goes when the trial has gone well, when a start finds another text, or when what it went back to is in force
 //! by the file again.
 
 use std::io;
@@ -64,11 +66,9 @@ impl Fallback {
         whole::replace(&self.path, &serde_json::to_vec(&kept)?)
     }
 
-    /// The trial is over. Blocking.
+    /// The trial is over; on the disk when it returns, or a power cut would bring it back. Blocking.
     pub(super) fn forget(&self) {
-        if let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = whole::remove(&self.path) {
             tracing::warn!(%error, "the configuration before a trial cannot be removed");
         }
     }

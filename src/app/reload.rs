@@ -150,7 +150,7 @@ impl Reloader {
         house.tell("config_reloaded", told.trim_end().replace('\n', "; "));
         match trial {
             Some(trial) => self.judge_later(number, trial, house),
-            None => house.end_trial(Configuration::InForce).await,
+            None => house.end_trial().await,
         }
         Outcome::Applied { changes, trial, users: house.gatekeeper.trouble() }
     }
@@ -208,7 +208,7 @@ impl Reloader {
         worse.extend(late);
         if worse.is_empty() {
             tracing::info!("the reloaded configuration has proved itself");
-            house.end_trial(Configuration::InForce).await;
+            house.end_trial().await;
         } else {
             house.roll_back(&worse.join("; ")).await;
         }
@@ -221,22 +221,27 @@ impl House {
         let Some(trial) = &self.trial else { return };
         tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
         let before = Plan::clone(&trial.before);
-        self.texts = Arc::clone(&trial.texts);
         let back = arranged(&self.plan, before);
         let changes = difference(&self.plan, &back);
         audit(&changes);
         self.change(back, &changes).await;
-        self.end_trial(Configuration::RolledBack).await;
+        self.keep_before().await; // the next start is not on trial
+        if let Some(trial) = self.trial.take() {
+            self.texts = trial.texts;
+        }
+        self.settle().await;
+        self.show(Configuration::RolledBack);
         let rights = if changes.any(Part::Rights) { ", users and rules of the broker with it" } else { "" };
-        let detail =
-            format!("{reason}; the configuration before is back in force{rights}, the file is as it was: mend it");
+        let detail = format!(
+            "{reason}; the configuration before is back in force{rights}, after a restart too, the file is as it was: mend it"
+        );
         self.rolled_back = true;
         self.notice(ROLLED_BACK, Phase::Active, detail);
     }
 
-    /// The last life ended badly while the configuration in the file was on trial, and this one began with the one before.
+    /// The configuration in the file did badly in an earlier life, and this one began with the one before.
     fn passed_over(&mut self) {
-        let reason = "the gateway ended badly, or the power went, while the configuration in the file was on trial";
+        let reason = "the configuration in the file was rolled back before, or the gateway did not outlive its trial";
         tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
         self.rolled_back = true;
         self.show(Configuration::RolledBack);
@@ -312,7 +317,7 @@ impl House {
         let (fallback, before, tried) = (self.fallback.clone(), Arc::clone(&trial.texts), Arc::clone(&self.texts));
         let kept = tokio::task::spawn_blocking(move || fallback.keep(&before, &tried)).await;
         if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "a restart during the trial will go by the new configuration");
+            tracing::warn!(%error, "a restart will go by the new configuration, however its trial ends");
         }
     }
 
@@ -322,11 +327,11 @@ impl House {
     }
 
     /// What the plan in force does not have is dropped now.
-    async fn end_trial(&mut self, configuration: Configuration) {
+    async fn end_trial(&mut self) {
         self.trial = None;
         self.forget_before().await;
         self.settle().await;
-        self.show(configuration);
+        self.show(Configuration::InForce);
     }
 
     fn show(&self, configuration: Configuration) {

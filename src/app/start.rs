@@ -288,8 +288,7 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     // Where the data directory cannot be used, values are polled and served all the same: the store says so and tries
     // again, and commands are refused, because they cannot be journalled.
     let store = opening::open(&plan, boot_token()).await?;
-    let seen_ms = store.latest_wall_ms();
-    let clock = host_clock::system_clock(store.boot(), seen_ms);
+    let clock = host_clock::system_clock(store.boot(), store.seen());
     for fix in store.fixes() {
         clock.learn(fix);
     }

@@ -18,6 +18,7 @@ use super::outbox::Outbox;
 use super::session::{Course, WINDOW_MAX};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{GivenUp, Kept, MessageRow, SessionId};
+use crate::model::time::Stamp;
 
 /// A power cut may take back the count of what was dropped within this time.
 const COUNTED_EVERY: Duration = Duration::from_secs(60);
@@ -45,6 +46,8 @@ pub(super) struct Durable {
     cut_off: bool,
     /// When the client left, as it was put in the ledger: ms since 1970.
     pub left_unix_ms: Option<i64>,
+    /// When, if that was in this process.
+    pub left_at: Option<Stamp>,
     /// Protocol level of its last CONNECT.
     pub version: u8,
     /// Subscriptions whose rows say that clients' retained messages are still to be entered for them.
@@ -179,6 +182,7 @@ impl Durable {
             sent_below,
             cut_off,
             left_unix_ms,
+            left_at: None,
             version,
             walking,
         }

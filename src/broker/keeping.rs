@@ -13,14 +13,13 @@ use super::wire::{Will, revive};
 use crate::access::{Access, Holder, Identity};
 use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, SensorRow, Source, WillRow};
 use crate::flow::clock::Clock;
-use crate::model::time::{Boot, Stamp};
+use crate::model::time::{Boot, Certainty, Stamp};
 use crate::model::topic::{Owner, Ownership, check_topic};
 
 /// In place of what tells names apart.
 const PREDEFINED: u64 = 0;
 
-/// A retained message as a row, with the client that has left it; its end of life becomes wall time, or that of this
-/// boot's clock.
+/// A retained message as a row, with the client that has left it; its end of life is by the clock of this boot.
 pub(super) fn row(message: &Message, source: Option<&Identity>, clock: &Clock) -> Row {
     Row {
         topic: message.topic.clone(),
@@ -40,6 +39,8 @@ pub(super) struct Found {
     pub source: Option<Identity>,
     /// When it ends, where it has to be judged again: see [`End::is_open`].
     pub open: Option<End>,
+    /// Its row says no boot by which it ends, and a row that does should take its place.
+    pub unnumbered: bool,
 }
 
 /// A row as a retained message; `None` when it must not be served any more: expired, or the topic is the gateway's by now.
@@ -47,7 +48,8 @@ pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership, access: &A
     if check_topic(&row.topic).is_err() || ownership.of(&row.topic) != Owner::Client || row.payload.is_empty() {
         return None;
     }
-    let end = row.expires_unix_ms.map(End::of_row);
+    let written = row.expires_unix_ms.map(End::of_row);
+    let end = written.map(|end| end.found(clock));
     let expires = match end.map_or(Life::Endless, |end| end.life(clock)) {
         Life::Endless => None,
         Life::Until(end) => Some(end),
@@ -62,7 +64,7 @@ pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership, access: &A
         keep: Keep::Every,
     };
     let source = row.source.map(|source| access.owner(Holder { owner: &source.owner, client: &source.client }));
-    Some(Found { message, source, open: end.filter(|end| end.is_open(clock)) })
+    Some(Found { message, source, open: end.filter(|end| end.is_open(clock)), unnumbered: end != written })
 }
 
 /// What goes on from one connection of a sensor to the next.
@@ -147,8 +149,10 @@ const MS_BITS: u32 = 43;
 const MS_MAX: i64 = (1 << MS_BITS) - 1;
 const BOOT_MAX: u32 = (1 << (63 - MS_BITS)) - 1;
 
-/// When a life ends. Wall time is written down only when somebody vouches for the clock: a box without a battery is days behind
-/// until it hears the time, and what was to live for an hour would be long over by then.
+/// When a life ends. By the clock of the boot, which is never stepped: a wall clock is days behind until it hears the time, or
+/// a day ahead until somebody sets it right, and what was to live for an hour would be long over by then, or live on for a
+/// day. Another boot knows when that was by the latest fix of this one. Wall time is written down only by a boot that has no
+/// number, because its store could not be opened yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// ms since 1970.
@@ -178,10 +182,28 @@ impl End {
         }
     }
 
-    /// Nobody vouches for the clock, and by it this end is too far away, or none at all: to be asked again when somebody does.
-    fn is_open(self, clock: &Clock) -> bool {
-        let this_boot = |end: Stamp| end.boot == clock.now().boot;
-        !clock.is_fixed() && !matches!(self, Self::Boot(end) if this_boot(end))
+    /// Of a row that was on disk at the start. When a strange boot was nobody will ever know: what ends by it has at most as
+    /// long to live as that boot had run by then, from now on.
+    fn found(self, clock: &Clock) -> Self {
+        let now = clock.numbered(clock.now());
+        match self {
+            Self::Boot(end) if is_strange(end, now) => {
+                Self::Boot(Stamp { micros: now.micros.saturating_add(end.micros), ..now })
+            }
+            end => end,
+        }
+    }
+
+    /// Nobody vouches for the clock, or knows of earlier boots yet, and so this end is too far away, or none at all: to be asked
+    /// again when somebody does.
+    pub(super) fn is_open(self, clock: &Clock) -> bool {
+        match self {
+            Self::Wall(_) => !clock.is_fixed(),
+            Self::Boot(end) => {
+                let this_boot = clock.numbered(end).boot == clock.numbered(clock.now()).boot;
+                !(this_boot || clock.is_fixed() && clock.is_numbered())
+            }
+        }
     }
 
     /// When that is, as far as is known now: just now, if it is over. `None`: never.
@@ -204,26 +226,39 @@ impl End {
     /// ms until then, or since, if negative. A clock that nobody vouches for is behind, never ahead: by it nothing ends too
     /// early. `None`: nobody knows.
     fn left_ms(self, clock: &Clock) -> Option<i64> {
-        let now = clock.now();
-        match self {
-            Self::Wall(unix_ms) => Some(unix_ms.saturating_sub(clock.wall_now().unix_ms)),
-            Self::Boot(end) if end.boot == now.boot => Some((end.micros - now.micros) / 1000),
-            Self::Boot(end) => {
-                let (end, now) = (clock.wall(end), clock.wall(now));
-                let known = end.certainty.is_fixed() && now.certainty.is_fixed();
-                known.then(|| end.unix_ms.saturating_sub(now.unix_ms))
-            }
+        let end = match self {
+            Self::Wall(unix_ms) => return Some(unix_ms.saturating_sub(clock.wall_now().unix_ms)),
+            Self::Boot(end) => clock.numbered(end),
+        };
+        let now = clock.numbered(clock.now());
+        if end.boot == now.boot {
+            return Some((end.micros - now.micros) / 1000);
         }
+        if is_strange(end, now) {
+            return Some(end.micros / 1000); // see `found`
+        }
+        let (then, now) = (clock.wall(end), clock.wall(now));
+        let then_ms = match then.certainty {
+            Certainty::Fixed => then.unix_ms,
+            // Whatever was to live until then in that boot came before the next one began.
+            Certainty::Until(began) => began.saturating_add(end.micros / 1000),
+            Certainty::Floor => return None,
+        };
+        now.certainty.is_fixed().then(|| then_ms.saturating_sub(now.unix_ms))
     }
+}
+
+/// Is it of a boot without a number, or, as its number says, of another store?
+fn is_strange(end: Stamp, now: Stamp) -> bool {
+    end.boot == Boot(0) || now.boot != Boot(0) && end.boot > now.boot
 }
 
 fn ends_at(message: &Message, clock: &Clock) -> Option<i64> {
     let left = message.expires?.saturating_duration_since(Instant::now());
-    let wall = clock.wall_now();
-    let end = if wall.certainty.is_fixed() {
+    let (now, wall) = (clock.numbered(clock.now()), clock.wall_now());
+    let end = if now.boot == Boot(0) && wall.certainty.is_fixed() {
         End::Wall(wall.unix_ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)))
     } else {
-        let now = clock.now();
         let micros = now.micros.saturating_add(i64::try_from(left.as_micros()).unwrap_or(i64::MAX));
         End::Boot(Stamp { micros, ..now })
     };
@@ -242,7 +277,7 @@ enum Life {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::clock::{FakeTime, Fix};
+    use crate::flow::clock::{FakeTime, Fix, Seen};
 
     const NOON: i64 = 1_800_000_000_000;
     const DAY: i64 = 86_400_000;
@@ -279,7 +314,60 @@ mod tests {
         // And one in which nobody ever knew.
         let unsure = Clock::new(Arc::new(FakeTime::default()), Boot(9), NOON);
         unsure.learn(Fix { at: unsure.now(), unix_ms: NOON + 9 * DAY });
-        assert_eq!(left(&row, &unsure), None, "it may only live longer");
+        assert_eq!(left(&row, &unsure), Some(3660), "it may only live longer, from when that boot was certainly over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_or_on_changes_no_life_of_that_boot_and_is_followed_in_the_next() {
+        let time = Arc::new(FakeTime::default());
+        let clock = Clock::new(time.clone(), Boot(7), NOON - DAY);
+        let learn = |unix_ms| clock.learn(Fix { at: clock.now(), unix_ms });
+        for wrong in [NOON + DAY, NOON - DAY] {
+            learn(wrong);
+            let row = owed_row(&message_of(3600), &clock);
+            time.advance(Duration::from_secs(600));
+            learn(NOON);
+            assert_eq!(left(&row, &clock), Some(3000));
+            let (right, next) = (clock.now(), Clock::new(Arc::new(FakeTime::default()), Boot(8), NOON));
+            next.learn(Fix { at: right, unix_ms: NOON });
+            next.learn(Fix { at: next.now(), unix_ms: NOON + 1_000_000 });
+            assert_eq!(left(&row, &next), Some(2000));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_whose_boot_gets_its_number_late_writes_that_and_knows_what_it_wrote_before() {
+        let time = Arc::new(FakeTime::default());
+        let clock = Clock::new(time.clone(), Boot(0), NOON);
+        time.advance(Duration::from_secs(100));
+        let before = owed_row(&message_of(60), &clock);
+        clock.resume(Boot(7), Seen::default(), &[]);
+        let after = owed_row(&message_of(60), &clock);
+        let of_boot = |row: &MessageRow| End::of_row(row.expires_unix_ms.expect("it has an end"));
+        assert_eq!(of_boot(&after), End::Boot(Stamp { boot: Boot(7), micros: 160_000_000 }));
+        time.advance(Duration::from_secs(20));
+        assert_eq!([left(&before, &clock), left(&after, &clock)], [Some(40), Some(40)]);
+        // For other processes what has no number is of no boot that they know: it lives on, but not for ever.
+        let (numbered, other) = (Clock::new(time.clone(), Boot(8), NOON), Clock::new(time.clone(), Boot(0), NOON));
+        let anew = Clock::new(time.clone(), Boot(1), NOON);
+        assert_eq!(left(&after, &anew), Some(160), "the store was deleted, and boots are counted anew");
+        assert_eq!(left(&before, &numbered), Some(160));
+        for clock in [&numbered, &other] {
+            let now = clock.now();
+            let micros = now.micros + 160_000_000;
+            assert_eq!(of_boot(&before).found(clock), End::Boot(Stamp { micros, ..now }));
+        }
+    }
+
+    #[test]
+    fn an_end_by_an_earlier_boot_is_open_until_the_store_has_told_of_that_boot() {
+        let clock = Clock::new(Arc::new(FakeTime::default()), Boot(0), NOON);
+        clock.learn(Fix { at: clock.now(), unix_ms: NOON });
+        let earlier = Stamp { boot: Boot(5), micros: 60_000_000 };
+        assert!(End::Boot(earlier).is_open(&clock) && !End::Wall(NOON).is_open(&clock));
+        clock.resume(Boot(7), Seen::default(), &[Fix { at: Stamp { micros: 0, ..earlier }, unix_ms: NOON - 10_000 }]);
+        assert!(!End::Boot(earlier).is_open(&clock));
+        assert_eq!(End::Boot(earlier).left_ms(&clock), Some(50_000));
     }
 
     #[test]

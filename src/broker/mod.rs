@@ -206,7 +206,9 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
         }
         let now = Instant::now();
         if shared.disk.is_damaged() {
-            tell_of_damage(notices, shared.begin_anew());
+            let was_read = shared.disk.is_known();
+            let lost = shared.begin_anew();
+            tell_of_damage(notices, was_read.then_some(lost));
         }
         for (client, room) in shared.tick(now) {
             tell_of_room(notices, &client, room);
@@ -223,9 +225,19 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
     }
 }
 
-fn tell_of_damage(notices: &Notices, lost: u64) {
-    tracing::error!(lost, "the file of retained messages and sessions was damaged while in use, a new one is begun");
-    let detail = format!("broker.db was damaged while in use and begun anew; {lost} messages that were owed are lost");
+/// `lost`: messages that were owed; `None` when the file could never be read.
+fn tell_of_damage(notices: &Notices, lost: Option<u64>) {
+    let detail = if let Some(lost) = lost {
+        tracing::error!(
+            lost,
+            "the file of retained messages and sessions was damaged while in use, a new one is begun"
+        );
+        format!("broker.db was damaged while in use and begun anew; {lost} messages that were owed are lost")
+    } else {
+        tracing::error!("the file of retained messages and sessions could not be read for long, a new one is begun");
+        "broker.db could not be read for long and was begun anew; the sessions and retained messages in it are lost"
+            .to_owned()
+    };
     notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
 }
 

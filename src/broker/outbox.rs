@@ -5,7 +5,8 @@
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
 //!
-//! A single message need not wait at all: see `line`. What becomes of those that wait at the end: `closing`.
+//! A single message need not wait at all: see `line`. A sensor may sleep: `sensor`. What becomes of those that wait at the
+//! end: `closing`.
 //!
 //! What stands in the ledger does not end a connection: when it takes more than half of that, the outbox falls
 //! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
@@ -13,6 +14,7 @@
 
 mod closing;
 mod line;
+mod sensor;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +45,7 @@ pub(super) struct Outbox {
     left: CancellationToken,
     /// Bytes that wait for all clients.
     for_all: Arc<AtomicUsize>,
+    sensor: sensor::Sensor,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +112,8 @@ impl Outbox {
     /// wait, and half as many of those that stand in the ledger.
     pub(super) fn new(for_all: Arc<AtomicUsize>, most: usize) -> Self {
         let queue = Mutex::new(Queue { most, ..Queue::default() });
-        Self { queue, bell: Notify::new(), left: CancellationToken::new(), for_all }
+        let (bell, left, sensor) = Default::default();
+        Self { queue, bell, left, for_all, sensor }
     }
 
     /// For a session that is owed what lies in the ledger up to this ordinal.

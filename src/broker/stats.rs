@@ -82,7 +82,7 @@ pub struct SensorStats {
     pub repeated: Counter,
     /// Clients that did not answer any more.
     pub lost: Counter,
-    /// Messages that a sensor did not take.
+    /// Messages that a sensor did not take, or that went at QoS 0 with its connection before it heard again.
     pub refused: Counter,
     /// Publishes at QoS −1 that were handed to the broker.
     pub unasked: Counter,

@@ -49,8 +49,8 @@ pub struct Args {
     pub json: bool,
     /// Show what a reload with this configuration would change in the running gateway, and change nothing
     ///
-    /// The file may stand anywhere: the gateway is sent what it holds. Names of files in it are compared as they are meant from
-    /// where it stands.
+    /// The file may stand anywhere: the gateway is sent what it holds. Relative names of files in it are taken as if it stood
+    /// beside the configuration in force.
     #[arg(long, conflicts_with_all = ["live", "tags"])]
     pub against_running: bool,
     /// With --against-running: the gateway's control socket, where it is not found by itself

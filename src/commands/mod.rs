@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use crate::config::plan::Plan;
 use crate::config::{self, HostFacts, Problems, units};
-use crate::flow::clock::Clock;
+use crate::flow::clock::{Clock, Seen};
 use crate::host::{clock, facts};
 use crate::model::time::Boot;
 
@@ -134,7 +134,7 @@ pub fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(),
 
 /// The clock of a command that has no store: the system's wall clock as it is now, if it is believable.
 pub fn plain_clock() -> Clock {
-    let clock = clock::system_clock(Boot(0), None);
+    let clock = clock::system_clock(Boot(0), Seen::default());
     if let Some(fix) = clock::plain_fix(&clock) {
         clock.learn(fix);
     }

@@ -179,6 +179,18 @@ impl Directory {
         Ok(aside.join(target))
     }
 
+    /// The same in place of whatever was set aside under this name before: what is damaged again and again fills no disk.
+    pub fn set_aside_alone(&self, name: &str) -> Result<PathBuf, Fault> {
+        let aside = self.path.join(QUARANTINE);
+        fs::create_dir_all(&aside)?;
+        let is_older =
+            |file: &str| file.strip_prefix(name).is_some_and(|end| end.is_empty() || end.starts_with(['.', '-']));
+        for (older, _) in list(&aside)?.iter().filter(|(file, _)| is_older(file)) {
+            remove(&aside.join(older))?;
+        }
+        self.set_aside(name)
+    }
+
     /// Is there a write-ahead log beside this chunk?
     pub fn has_log(&self, name: ChunkName) -> bool {
         self.path.join(format!("{}-wal", name.file_name())).exists()

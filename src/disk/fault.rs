@@ -2,7 +2,7 @@
 //!
 //! Everything SQLite and the system say is sorted here once; no other file of the house looks at their codes.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::{Error, ErrorCode, ffi};
 
 /// Why a file could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,10 @@ pub enum Fault {
     /// The system refuses: try again later.
     #[error("{0}")]
     Unavailable(String),
+    /// The medium does not give what the file holds: try again later. A loose cable is plugged in again, a bad sector stays bad:
+    /// some day the file must be given up.
+    #[error("the medium does not give it: {0}")]
+    Refused(String),
 }
 
 /// What to do about a file that cannot be read now, though nothing says that it is damaged. A cable, a controller or
@@ -33,6 +37,9 @@ pub enum Unreadable {
     /// That was tried often enough: go on with what can be read.
     GiveUp,
 }
+
+/// A read that failed; inside a statement SQLite calls the second one `SQLITE_CORRUPT` (see `disk::image`).
+const REFUSED: [i32; 2] = [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_CORRUPTFS];
 
 impl Fault {
     /// Would trying again later, or with more space, change anything?
@@ -50,6 +57,7 @@ impl From<Error> for Fault {
                 ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown => {
                     Self::Damaged(error.to_string())
                 }
+                _ if REFUSED.contains(&failure.extended_code) => Self::Refused(error.to_string()),
                 _ => Self::Unavailable(error.to_string()),
             },
             Error::SqlInputError { .. }

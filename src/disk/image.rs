@@ -1,9 +1,12 @@
-//! A database file read as a whole by plain reads, and then looked at in memory: whether its content is damaged, beyond doubt.
+//! A database file read as a whole by plain reads: whether its content is damaged, beyond doubt.
 //!
 //! SQLite calls a read that the medium refuses inside a statement `SQLITE_CORRUPT` (`SQLITE_IOERR_CORRUPTFS` becomes that in
 //! `sqlite3VdbeExec`): from its word alone nobody can tell a wrong content from a cable that is loose. Here the reading is ours
-//! and each failure of it is [`Fault::Unavailable`]; what SQLite then says about the image in memory, it says about content
-//! that was read. Used only where something looks damaged: it takes memory for the whole file, a chunk is 32 MiB at most.
+//! and each failure of it is [`Fault::Refused`]. Used only where something looks damaged.
+//!
+//! [`read`]: what SQLite says about the image in memory, it says about content that was read. That takes memory for the whole
+//! file, a chunk is 32 MiB at most. [`surely`]: for files that may be larger, and nothing of them is kept; SQLite must say the
+//! same twice, and the medium give all of it after each time.
 //!
 //! The log beside the file is laid over it as far as it is committed (sqlite.org/fileformat2.html, section 4):
 //!
@@ -53,14 +56,53 @@ pub(super) fn read(path: &Path) -> Result<Connection, Fault> {
     let mut pages = Pages { file: &file, log: &before, bytes, at: 0, failed: None };
     let mut connection = Connection::open_in_memory()?;
     let taken = connection.deserialize_read_exact("main", &mut pages, size, true);
-    if let Some(error) = pages.failed {
-        return Err(error.into());
+    if let Some(fault) = pages.failed {
+        return Err(fault);
     }
     taken?;
     if Log::of(path)? != before || file.metadata()?.len() != length {
         return Err(Fault::Unavailable("it was written to while it was read".into()));
     }
     Ok(connection)
+}
+
+/// What `look` finds in the file, opening it; damage counts only if it is found twice, and the medium gives every page after
+/// each time. Nothing of this process may have the file open when `look` has failed: closing another descriptor drops SQLite's
+/// locks (<https://sqlite.org/howtocorrupt.html>, section 2.2).
+pub(super) fn surely<T>(path: &Path, mut look: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+    let mut judged = || match look() {
+        Err(fault) if fault.is_damage() => read_through(path).and(Err(fault)),
+        looked => looked,
+    };
+    match judged() {
+        Err(fault) if fault.is_damage() => judged(),
+        looked => looked,
+    }
+}
+
+/// Every page of the file and of its log is read, one at a time as SQLite does.
+fn read_through(path: &Path) -> Result<(), Fault> {
+    for suffix in ["", "-wal"] {
+        let file = match File::open(companion(path, suffix)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let (mut page, mut place) = ([0; 4096], 0);
+        loop {
+            match file.read_at(&mut page, place) {
+                Ok(0) => break,
+                Ok(bytes) => place += bytes as u64,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A file that could be opened, and not be read.
+fn refused(error: &std::io::Error) -> Fault {
+    Fault::Refused(error.to_string())
 }
 
 /// What the log beside a database says.
@@ -110,11 +152,11 @@ impl Log {
 }
 
 /// Fills all of it; false where the file ends before.
-fn whole(file: &File, bytes: &mut [u8], place: u64) -> std::io::Result<bool> {
+fn whole(file: &File, bytes: &mut [u8], place: u64) -> Result<bool, Fault> {
     match file.read_exact_at(bytes, place) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => Err(refused(&error)),
     }
 }
 
@@ -138,11 +180,11 @@ struct Pages<'a> {
     log: &'a Log,
     bytes: u64,
     at: u64,
-    failed: Option<std::io::Error>,
+    failed: Option<Fault>,
 }
 
 impl Pages<'_> {
-    fn page(&self) -> std::io::Result<Vec<u8>> {
+    fn page(&self) -> Result<Vec<u8>, Fault> {
         let length = usize::try_from((self.bytes - self.at).min(PAGE)).unwrap_or(0);
         let number = u32::try_from(self.at / PAGE + 1).unwrap_or(u32::MAX);
         let mut page = match self.log.content.get(&number) {
@@ -175,14 +217,17 @@ impl Read for Pages<'_> {
                 Ok(page.len())
             }
             Ok(_) => Err(ErrorKind::InvalidInput.into()),
-            Err(error) => {
-                let told = std::io::Error::from(error.kind());
-                self.failed = Some(error);
-                Err(told)
+            Err(fault) => {
+                self.failed = Some(fault);
+                Err(ErrorKind::Other.into())
             }
         }
     }
 }
+
+/// The memory of this process at address 0, where nothing lies: it can be opened, and a read is EIO.
+#[cfg(test)]
+pub(super) const REFUSING: &str = "/proc/self/mem";
 
 #[cfg(test)]
 mod tests {
@@ -220,6 +265,34 @@ mod tests {
         // A directory can be opened, and each read of it is refused.
         std::fs::create_dir(&path).expect("made");
         let fault = read(&path).and_then(|image| rows(&image)).expect_err("not readable");
-        assert!(!fault.is_damage(), "{fault:?}");
+        assert!(matches!(fault, Fault::Refused(_)), "{fault:?}");
+    }
+
+    fn damaged() -> Result<(), Fault> {
+        Err(Fault::Damaged("database disk image is malformed".into()))
+    }
+
+    #[test]
+    fn damage_is_what_is_found_twice_in_a_file_that_the_medium_gives() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("file.db");
+        std::fs::write(&path, vec![7; 3 * 4096]).expect("written");
+        assert!(surely(&path, damaged).is_err_and(|fault| fault.is_damage()));
+        let mut looks = 0;
+        let once = || {
+            looks += 1;
+            if looks == 1 { damaged().map(|()| "") } else { Ok("whole") }
+        };
+        assert_eq!(surely(&path, once), Ok("whole"));
+        let refusing = home.path().join("refused.db");
+        for place in [&refusing, &companion(&path, "-wal")] {
+            std::os::unix::fs::symlink(REFUSING, place).expect("made");
+        }
+        for path in [&refusing, &path] {
+            let fault = surely(path, damaged).expect_err("refused");
+            assert!(matches!(fault, Fault::Refused(_)), "{fault:?}");
+        }
+        let fault: Fault = database::open(&refusing).map(drop).expect_err("refused").into();
+        assert!(matches!(fault, Fault::Refused(_)), "{fault:?}");
     }
 }

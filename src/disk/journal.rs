@@ -12,13 +12,16 @@
 //! remembered for a day from then on, not for ever.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::database::{self, Layout};
+use super::database::{self, Layout, PAGE};
 use super::directory::Directory;
 use super::fault::Fault;
+use super::image;
+use super::patience::Patience;
 
 const LAYOUT: Layout = Layout { application: 0x4942_434D, version: 1 };
 
@@ -35,6 +38,8 @@ const BY_TIME: &str = "CREATE INDEX IF NOT EXISTS entry_at ON entry (at)";
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
 /// Entries kept; the oldest go first.
 pub const ENTRIES_MAX: i64 = 100_000;
+/// Bytes of the file that entries fill; the oldest go first.
+pub const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Requests that may wait for the thread.
 const REQUESTS_WAITING_MAX: usize = 64;
 
@@ -122,8 +127,9 @@ pub struct CommandJournal {
 }
 
 impl CommandJournal {
-    /// Opens the journal, or makes it. A damaged file is set aside in `quarantine/` beside it and a new one begun; what
-    /// stood in it is then forgotten. Where nothing can be written, commands are refused until that changes.
+    /// Opens the journal, or makes it. A damaged file, whenever that is found, is set aside in `quarantine/` beside it (in place
+    /// of an older one) and a new one begun; what stood in it is then forgotten. Where nothing can be written, commands are
+    /// refused until that changes.
     pub fn open(path: &Path) -> Self {
         let (requests, inbox) = mpsc::channel(REQUESTS_WAITING_MAX);
         let path = path.to_path_buf();
@@ -186,13 +192,15 @@ struct Journal {
     /// Entries up to here are from an earlier run, or were answered with success.
     certain: i64,
     unfinished: Vec<UnfinishedEntry>,
+    patience: Patience,
+    /// Something failed, and nothing was written since.
+    failing: bool,
 }
 
 fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
-    let mut journal = Journal { path, connection: None, certain: i64::MAX, unfinished: Vec::new() };
-    if let Err(fault) = journal.connection().map(|_| ()) {
-        tracing::error!(error = %fault, "command journal cannot be opened; commands are refused");
-    }
+    let (certain, unfinished, patience) = (i64::MAX, Vec::new(), Patience::default());
+    let mut journal = Journal { path, connection: None, certain, unfinished, patience, failing: false };
+    let _ = journal.attempt(|journal| journal.connection().map(drop)); // it has been told
     while let Some(request) = inbox.blocking_recv() {
         // The asker may be gone: what was written stays written.
         match request {
@@ -213,25 +221,45 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
 }
 
 impl Journal {
-    /// After an error the outcome of a commit is unknown: the file is opened anew before it is used again.
-    fn attempt<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
-        let outcome = work(self);
+    /// After an error the outcome of a commit is unknown: the file is opened anew before it is used again. A damaged one, or
+    /// one that the medium has refused for long, is set aside, and the work done with a new one.
+    fn attempt<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
+        let path = self.path.clone();
+        let looked = image::surely(&path, || {
+            let looked = work(self);
+            if looked.is_err() {
+                self.connection = None;
+            }
+            looked
+        });
+        let outcome = match looked {
+            Err(fault) if self.is_lost(&fault) => self.set_aside(&fault).and_then(|()| work(self)),
+            looked => looked,
+        };
         if let Err(fault) = &outcome {
-            tracing::error!(error = %fault, "command journal failed");
             self.connection = None;
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(error = %fault, "command journal failed; commands are refused until it works again");
+            }
         }
         outcome
     }
 
+    fn is_lost(&mut self, fault: &Fault) -> bool {
+        fault.is_damage() || (matches!(fault, Fault::Refused(_)) && self.patience.refused(Instant::now()))
+    }
+
+    /// Something was written.
+    fn works(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("command journal works again");
+        }
+    }
+
     fn connection(&mut self) -> Result<&mut Connection, Fault> {
         if self.connection.is_none() {
-            let connection = match open(&self.path) {
-                Err(fault) if fault.is_damage() => {
-                    self.set_aside(&fault)?;
-                    open(&self.path)?
-                }
-                other => other?,
-            };
+            // Ids of a file that is lost are not used again: their commands may be under way.
+            let connection = open(&self.path, if self.certain == i64::MAX { 0 } else { self.certain })?;
             if self.certain == i64::MAX {
                 self.unfinished = unfinished(&connection)?;
                 let last: Option<i64> = connection.query_row("SELECT max(id) FROM entry", [], |row| row.get(0))?;
@@ -256,12 +284,13 @@ impl Journal {
         Ok(connection)
     }
 
-    fn set_aside(&self, fault: &Fault) -> Result<(), Fault> {
+    fn set_aside(&mut self, fault: &Fault) -> Result<(), Fault> {
         let (Some(home), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
         else {
             return Err(Fault::Unavailable("the journal has no file name".into()));
         };
-        let aside = Directory::at(home).set_aside(name)?;
+        let aside = Directory::at(home).set_aside_alone(name)?;
+        self.patience = Patience::default();
         tracing::error!(error = %fault, aside = %aside.display(), "command journal damaged and set aside; a new one begins");
         Ok(())
     }
@@ -288,8 +317,11 @@ impl Journal {
             work.execute(old, params![now - REMEMBERED_MS, id])?;
         }
         work.execute("DELETE FROM entry WHERE id <= ?1", [id - ENTRIES_MAX])?;
+        let oldest = "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id < ?1 ORDER BY id LIMIT 16)";
+        while bytes(&work)? > BYTES_MAX && work.execute(oldest, [id])? > 0 {}
         work.commit()?;
         self.certain = id;
+        self.works();
         Ok(Begun::New(EntryId(id)))
     }
 
@@ -299,18 +331,27 @@ impl Journal {
             Key::Forgotten => "UPDATE entry SET result = ?2, key = NULL WHERE id = ?1",
         };
         self.connection()?.execute(sql, params![id.0, result])?;
+        self.works();
         Ok(())
     }
 }
 
-fn open(path: &Path) -> Result<Connection, Fault> {
+/// What of the file is in use.
+fn bytes(connection: &Connection) -> Result<u64, Fault> {
+    let pages = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    Ok((pages("page_count")? - pages("freelist_count")?).unsigned_abs() * PAGE)
+}
+
+/// The ids of a new file begin above `used`.
+fn open(path: &Path, used: i64) -> Result<Connection, Fault> {
     let new = !path.try_exists()?;
     if let (true, Some(home), Some(name)) = (new, path.parent(), path.file_name().and_then(|name| name.to_str())) {
         std::fs::create_dir_all(home)?;
         Directory::at(home).remove_database(name)?; // a log without its database
     }
     if new {
-        LAYOUT.create(path, TABLES, |_| Ok(()))?;
+        let go_on = "INSERT INTO sqlite_sequence VALUES ('entry', ?1)";
+        LAYOUT.create(path, TABLES, |made| made.execute(go_on, [used]).map(drop))?;
     }
     let connection = database::open(path)?;
     LAYOUT.check(&connection)?;

@@ -5,8 +5,8 @@
 //! second; what failed is tried again with what came since.
 //!
 //! The file: `user_version` 2, one table `learned(name TEXT PRIMARY KEY, content TEXT, expires INTEGER)`, `expires` in ms
-//! since 1970 or NULL. What stands in a file of version 1 (a table `retained`) is forgotten and learned anew. A file that
-//! SQLite calls damaged is renamed to `….damaged` (replacing an older one) and a new one is begun.
+//! since 1970 or NULL. What stands in a file of version 1 (a table `retained`) is forgotten and learned anew. A file that is
+//! damaged (`image`) is renamed to `….damaged` (replacing an older one) and a new one is begun.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use rusqlite::{Connection, params};
 
 use super::database::{self, companion};
 use super::fault::Fault;
+use super::image;
 
 /// How long a commit waits for company: flash wears out with every one.
 const GATHER: Duration = Duration::from_secs(1);
@@ -166,7 +167,7 @@ fn write(connection: &mut Connection, changes: &HashMap<Arc<str>, Option<Learned
 
 /// Opens the file and reads it; a damaged one is set aside first.
 fn open(path: &Path) -> Result<(Connection, HashMap<String, Learned>), Fault> {
-    match open_and_read(path).map_err(Fault::from) {
+    match image::surely(path, || Ok(open_and_read(path)?)) {
         Err(fault) if fault.is_damage() => {
             for suffix in ["-wal", "-shm"] {
                 // Parts of the damaged file; there may be none.

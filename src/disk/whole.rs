@@ -31,6 +31,19 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
+    sync_names(path)
+}
+
+/// Removes it, if it is there; when it returns, that is on the disk, too.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_names(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_names(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
@@ -50,5 +63,9 @@ mod tests {
         replace(&path, b"two").expect("replaced");
         assert_eq!(read(&path).expect("readable").as_deref(), Some(&b"two"[..]));
         assert_eq!(fs::read_dir(home.path()).expect("listed").count(), 1, "no draft is left");
+        for _ in 0..2 {
+            remove(&path).expect("removed");
+            assert_eq!(read(&path).expect("readable"), None);
+        }
     }
 }

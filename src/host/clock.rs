@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::plan::TimeTrust;
-use crate::flow::clock::{Clock, Fix, TimeSource};
+use crate::flow::clock::{Clock, Fix, Seen, TimeSource};
 use crate::model::time::{Boot, Stamp};
 
 use super::sync::{self, Sync};
@@ -44,9 +44,11 @@ impl TimeSource for BootTime {
     }
 }
 
-/// A clock of this boot whose floor is the release date or `seen_ms`, whichever is later.
-pub fn system_clock(boot: Boot, seen_ms: Option<i64>) -> Clock {
-    Clock::new(Arc::new(BootTime), boot, seen_ms.unwrap_or(0).max(RELEASE_MS))
+/// A clock of this boot whose floor is the release date or what a store has seen, whichever is later.
+pub fn system_clock(boot: Boot, seen: Seen) -> Clock {
+    let clock = Clock::new(Arc::new(BootTime), boot, RELEASE_MS);
+    clock.saw(seen);
+    clock
 }
 
 /// Milliseconds since 1970 by the system's wall clock, right or wrong.
@@ -93,25 +95,31 @@ impl Watch {
     /// Looks once; may wait a fraction of a second for an NTP daemon's answer.
     pub fn look(&mut self, clock: &Clock) -> Told {
         let sync = self.asked.ask(&self.trust, Duration::from_micros(clock.now().micros.unsigned_abs()));
-        self.step(clock, clock.now(), system_unix_ms(), sync)
+        let told = self.step(clock, clock.now(), system_unix_ms(), sync);
+        clock.vouch(!self.unvouched.load(Ordering::Relaxed));
+        told
     }
 
     /// What the wall clock says at a moment, and who vouches for it, to what is new.
     fn step(&mut self, clock: &Clock, at: Stamp, unix_ms: i64, sync: Sync) -> Told {
         let known = clock.wall(at);
         let fixed = known.certainty.is_fixed();
+        let long = Duration::from_micros(at.micros.unsigned_abs()) >= UNSET_AFTER;
         let believed = match sync {
             Sync::Waiting => false,
             Sync::Synchronised => (RELEASE_MS..HORIZON_MS).contains(&unix_ms),
-            // Nobody vouches for it: a clock that lost hours over a power cut is behind what the store has seen.
+            // Nobody vouches for it: a clock that lost hours over a power cut is behind what the store has seen. But where
+            // nobody vouched for that either it may have been ahead by years, and somebody has set it right: before long
+            // another word of the same witness counts as much.
             Sync::Nobody if Duration::from_micros(at.micros.unsigned_abs()) < DAEMONS_UP_AFTER => false,
             Sync::Nobody => {
-                let floor = if fixed { RELEASE_MS } else { RELEASE_MS.max(clock.seen_ms()) };
+                let Seen { latest_ms, vouched_ms } = clock.seen();
+                let seen = if long { vouched_ms } else { latest_ms };
+                let floor = if fixed { RELEASE_MS } else { RELEASE_MS.max(seen.unwrap_or(0)) };
                 (floor..HORIZON_MS).contains(&unix_ms)
             }
         };
         if !believed {
-            let long = Duration::from_micros(at.micros.unsigned_abs()) >= UNSET_AFTER;
             if fixed || self.told_unset || !long {
                 return Told::Nothing;
             }
@@ -229,9 +237,23 @@ mod tests {
         let (time, seen) = (Arc::new(FakeTime::default()), RELEASE_MS + 100 * HOUR_MS);
         let clock = Clock::new(time.clone(), Boot(0), RELEASE_MS);
         let mut machine = Machine { time, clock, watch: Watch::new(TimeTrust::Auto) };
-        machine.clock.resume(Boot(2), Some(seen), &[]);
+        machine.clock.resume(Boot(2), Seen::vouched(seen), &[]);
         assert_eq!(machine.sees(100, seen - HOUR_MS, Sync::Nobody), Told::Nothing, "it has lost time");
         assert!(matches!(machine.sees(1, seen + HOUR_MS, Sync::Nobody), Told::Fix(_)));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_by_years_and_nobodys_word_delays_the_right_time_and_shuts_no_door_meanwhile() {
+        let (right, ahead) = (RELEASE_MS + HOUR_MS, RELEASE_MS + 20 * 365 * 24 * HOUR_MS);
+        let mut machine = Machine::booted(TimeTrust::Auto, 0);
+        machine.clock.saw(Seen { latest_ms: Some(ahead), vouched_ms: None });
+        assert_eq!(machine.sees(100, right, Sync::Nobody), Told::Nothing, "it may have lost time");
+        assert!(machine.wall_ms() >= ahead && machine.clock.date_now().unix_ms < right);
+        assert!(matches!(machine.sees(500, right, Sync::Nobody), Told::Fix(_)));
+        assert_eq!((machine.wall_ms(), machine.clock.date_now()), (right, machine.clock.wall_now()));
+        // What somebody vouched for stays: no time before that is believed, however long it takes.
+        let mut machine = Machine::booted(TimeTrust::Auto, right + HOUR_MS);
+        assert_eq!(machine.sees(6000, right, Sync::Nobody), Told::Unset(Sync::Nobody));
     }
 
     #[test]

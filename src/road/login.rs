@@ -75,7 +75,7 @@ mod tests {
             read(0o644, b"secret").await.is_err_and(|told| told.contains("chmod 640") && told.contains("password"))
         );
         assert!(
-            read(0o600, &[b'a'; 65_536]).await.is_err_and(|told| told.contains("65535 bytes")),
+            read(0o600, &vec![b'a'; 65_536]).await.is_err_and(|told| told.contains("65535 bytes")),
             "and not its front"
         );
         assert!(read(0o600, b"\xff").await.is_err_and(|told| told.contains("no text")));

@@ -50,7 +50,7 @@ mod wire;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use destination::{Bind, Destination, RoadError};
+use destination::{Bind, Destination, Over, RoadError};
 pub use expiry::Ends;
 use inside::InnerDoor;
 use meter::Meter;
@@ -74,19 +74,34 @@ pub struct Road {
 #[derive(Clone)]
 pub struct Prober {
     to: Destination,
+    /// Asked where UDP is not answered.
+    by_tcp: Option<Destination>,
     terms: reach::Terms,
 }
 
 impl Prober {
+    /// These servers are there too: a way that lets no UDP through is as good as any if one of them is reached by TCP.
+    #[must_use]
+    pub fn or(mut self, servers: &[Destination]) -> Self {
+        let goes_by_udp = |to: &Destination| matches!(to.over, Over::Quic { .. });
+        self.by_tcp = servers.iter().find(|to| !goes_by_udp(to)).filter(|_| goes_by_udp(&self.to)).cloned();
+        self
+    }
+
     /// See [`Road::probe`].
     pub fn probe(
         &self,
         bind: Bind,
         meter: Arc<Meter>,
     ) -> impl Future<Output = Result<(), RoadError>> + Send + 'static + use<> {
-        let Self { to, mut terms } = self.clone();
+        let Self { to, by_tcp, mut terms } = self.clone();
         (terms.bind, terms.meters.way) = (bind, Some(meter));
-        async move { reach::knock(&to, &terms).await }
+        async move {
+            match (reach::knock(&to, &terms).await, by_tcp) {
+                (Err(_), Some(to)) => reach::knock(&to, &terms).await,
+                (knocked, _) => knocked,
+            }
+        }
     }
 }
 
@@ -145,7 +160,7 @@ impl Road {
 
     /// For probes while the road itself is lent to somebody else; leads where the road leads now.
     pub fn prober(&self) -> Prober {
-        Prober { to: self.to.clone(), terms: self.terms.clone() }
+        Prober { to: self.to.clone(), by_tcp: None, terms: self.terms.clone() }
     }
 
     /// Reads the files, connects, and offers the connection on a fresh private socket. Takes up to minutes on a bad

@@ -37,7 +37,7 @@ impl Certificates {
     ) -> (Self, watch::Receiver<Option<Serving>>) {
         let dated = clock.clone();
         let files = ServerFiles { certificate: tls.certificate.clone(), key: tls.key.clone(), clients: None };
-        let files = Renewal::new(Server::new(files, &[b"http/1.1"], Now::new(move || dated.wall_now())));
+        let files = Renewal::new(Server::new(files, &[b"http/1.1"], Now::new(move || dated.date_now())));
         let (now, seen) = watch::channel(None);
         (Self { files, clock, subject, notices, now }, seen)
     }

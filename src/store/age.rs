@@ -130,9 +130,9 @@ pub(super) fn spans_too_much(clock: &Clock, max_age: Option<Duration>, times: Ti
 }
 
 impl Writer {
-    /// Evicts what is too old, when it is time for a look.
+    /// Evicts what is too old, when it is time for a look. The clock is watched without a `max_age`, too: by the time it gets
+    /// one nobody could say any more whether it was stepped or that much time went by.
     pub(super) fn age_due(&mut self) {
-        let Some(max_age) = self.opening.max_age else { return };
         let boot_ms = self.clock.now().micros / 1000;
         if self.ages.seen.is_some_and(|(at, _)| boot_ms - at < EVERY_MS) {
             return;
@@ -153,6 +153,7 @@ impl Writer {
                 self.flush_edits(Vec::new());
             }
             Step::Count => {
+                let Some(max_age) = self.opening.max_age else { return };
                 let Some(mut disk) = self.disk.take() else { return };
                 self.evict_older(&mut disk, max_age, wall.unix_ms);
                 self.disk = Some(disk);

@@ -184,7 +184,7 @@ impl Boots {
             let open = || Meta::look(&path).and_then(|_| Meta::open(&path));
             let fault = match open() {
                 Ok((meta, contents)) => return Ok((meta, Some(contents))),
-                Err(fault) if fault.is_damage() => fault,
+                Err(fault) if fault.is_damage() || matches!(fault, Fault::Refused(_)) => fault,
                 Err(fault) => return Err(fault),
             };
             let sure = sure(|| Err(fault.clone()), || Meta::look_at_content(&path).map(drop));

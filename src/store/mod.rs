@@ -71,7 +71,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::config::plan::UplinkStart;
 use crate::disk::directory::Directory;
 use crate::disk::fault::{Fault, Unreadable};
-use crate::flow::clock::{Clock, Fix};
+use crate::flow::clock::{Clock, Fix, Seen};
 use crate::flow::hub::DurableEnd;
 use crate::flow::notice::Notices;
 use crate::model::number::{Class, Epoch, Number, Seq};
@@ -203,6 +203,11 @@ impl Store {
     /// The wall time the store has seen last, ms since 1970: it is at least this late.
     pub fn latest_wall_ms(&self) -> Option<i64> {
         self.opened.as_ref().ok().and_then(|opened| opened.latest_wall_ms)
+    }
+
+    /// The same, and by the last clock that somebody vouched for.
+    pub fn seen(&self) -> Seen {
+        self.opened.as_ref().map_or_else(|_| Seen::default(), |opened| opened.seen())
     }
 
     /// Starts the writer thread on the store's end of the durable lane.

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use crate::disk::fault::Fault;
 use crate::disk::marks::{Mark, Marks};
 use crate::disk::meta::{Behind, Edit, FixRow, Meta};
-use crate::flow::clock::Fix;
+use crate::flow::clock::{Fix, Seen};
 
+use super::boot::Opened;
 use super::open::Disk;
 use super::state::State;
 use super::writer::{CURSORS_RECORDS, RETRY, Writer};
@@ -33,6 +34,8 @@ const CURSORS_IN_META_EVERY: Duration = Duration::from_secs(60);
 const META_BYTES: u64 = 4 * (2 * 4096 + 24);
 /// Name of the latest wall time among the values.
 pub(super) const WALL: &str = "latest_wall_ms";
+/// The same, by a clock that somebody vouched for.
+pub(super) const VOUCHED: &str = "vouched_wall_ms";
 /// The latest wall time is saved this often.
 const WALL_EVERY: Duration = Duration::from_secs(600);
 /// A fix that says the same as the one before, to this many ms, is not stored again.
@@ -59,6 +62,14 @@ impl State {
         let name = name.into();
         self.edits.retain(|edit| !matches!(edit, Edit::PutValue(older, _) if *older == name));
         self.edits.push(Edit::PutValue(name, number));
+    }
+}
+
+impl Opened {
+    /// How late it was when this was saved last.
+    pub(super) fn seen(&self) -> Seen {
+        let vouched = self.values.iter().find(|(name, _)| name == VOUCHED);
+        Seen { latest_ms: self.latest_wall_ms, vouched_ms: vouched.map(|(_, unix_ms)| *unix_ms) }
     }
 }
 
@@ -233,6 +244,7 @@ impl Writer {
         }
         // Without a fix this is the floor and the time since: the next boot was later.
         edits.push(Edit::PutValue(WALL.into(), self.clock.wall_now().unix_ms));
+        edits.extend(self.clock.vouched_ms().map(|unix_ms| Edit::PutValue(VOUCHED.into(), unix_ms)));
         self.wear.add(self.shared.stats.written_bytes.get(), self.clock.now().micros / 1000);
         edits.extend(self.wear.edits());
         self.cursors_saved = Instant::now();

@@ -336,7 +336,7 @@ impl Writer {
             return self.take_over(opened, control);
         }
         // first: who is told of the records asks at once when they were taken
-        self.clock.resume(opened.boot, opened.latest_wall_ms, &opened.fixes);
+        self.clock.resume(opened.boot, opened.seen(), &opened.fixes);
         self.take_over(opened, control);
         let floor = self.clock.floor();
         for fix in floor.into_iter().chain(waiting.into_iter().filter(|fix| !fix.is_floor())) {

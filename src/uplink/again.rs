@@ -106,7 +106,12 @@ impl<S: Source> Uplink<S> {
 
     pub(super) fn no_road(&mut self, error: &RoadError) -> Duration {
         let reason = error.to_string();
-        self.stats.unreached.set(u64::from(matches!(error, RoadError::Unreachable(_))));
+        let unreached = matches!(error, RoadError::Unreachable(_));
+        self.stats.unreached.set(u64::from(unreached));
+        let server = self.plan.servers.get(self.rotation.server());
+        if unreached && server.is_some_and(|server| server.transport == Transport::Quic) {
+            self.trouble.quic_unreached();
+        }
         if let RoadError::Disabled(_) = error {
             let told = self.trouble.disabled(&reason);
             self.down(reason, told);

@@ -18,7 +18,7 @@ pub async fn disabled_by(plan: &UplinkPlan, clock: &Clock) -> Option<String> {
     let proxy = servers.first().and_then(|server| server.proxy.clone());
     if let Some(secure) = servers.into_iter().find(|server| server.tls.is_some()) {
         let dates = clock.clone();
-        let files = Road::new(secure, Now::new(move || dates.wall_now()), PathBuf::new()).files().await;
+        let files = Road::new(secure, Now::new(move || dates.date_now()), PathBuf::new()).files().await;
         if files.fault.is_some() {
             return files.fault;
         }

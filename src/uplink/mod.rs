@@ -12,8 +12,8 @@
 //! publishes a second · `outage` what goes first after a long one, a `summary`.
 //!
 //! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down; `subscribed` which they
-//! were), `reading` what is retained on those that go both ways · `feeder` the one who publishes, with `filling` from the source to the `lanes` and
-//! `sending` from there to the wire · `timing` how patient all are · `pace` how much the link bears · `refusal` what becomes
+//! were), `reading` what is retained on those that go both ways · `feeder` the one who publishes, with `filling` from the source
+//! to the `lanes` and `sending` from there to the wire · `timing` how patient all are · `pace` how much the link bears · `refusal` what becomes
 //! of what the broker does not take, `forbidden` and `withhold` of topics that it never takes · `sparkplug` an edge node,
 //! where it differs · `place` the gateway around it, where it has to do with that · `status` the retained status and last
 //! will · `trouble` what the operator is told, `certificates` of those · `stats` what is counted. DNS, TLS and bytes are the
@@ -176,7 +176,7 @@ impl<S: Source> Uplink<S> {
         let servers = destinations(&plan, limits.alpn_on_443);
         let first = servers.first().cloned().unwrap_or_else(|| Destination::plain("", 0));
         let dates = clock.clone();
-        let road = Road::new(first, Now::new(move || dates.wall_now()), run_dir);
+        let road = Road::new(first, Now::new(move || dates.date_now()), run_dir);
         let message_bytes_max = pack::MESSAGE_BYTES_MAX.min(limits.message_bytes_max.saturating_sub(ENVELOPE_BYTES));
         let stats = Arc::new(UplinkStats::new(road.meter()));
         let mut packer = Packer::new(&plan, &gateway, clock.clone(), message_bytes_max);
@@ -312,7 +312,7 @@ impl<S: Source> Uplink<S> {
         self.source.begin(self.plan.delivery);
         self.outage.interrupted();
         self.source.only(self.routing.classes());
-        self.routing.connected(self.road.prober());
+        self.routing.connected(self.road.prober().or(&self.servers));
         if self.packer.node().is_none() {
             return;
         }

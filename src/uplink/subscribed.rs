@@ -102,10 +102,12 @@ impl Subscribed {
             let file = content.map(|content| serde_json::from_slice::<File>(&content)).transpose()?;
             Ok(file.filter(|file| file.version == VERSION).map(|file| file.sessions))
         });
-        found.map(Option::unwrap_or_default).unwrap_or_else(|error| {
-            tracing::warn!(file = %self.path.display(), %error, "what was subscribed to upstream cannot be read");
-            Vec::new()
-        })
+        found
+            .unwrap_or_else(|error| {
+                tracing::warn!(file = %self.path.display(), %error, "what was subscribed to upstream cannot be read");
+                None
+            })
+            .unwrap_or_default()
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Trouble {
     taken_over: Option<String>,
     unsteady: bool,
     quic_blocked: Option<String>,
+    /// A server was asked by QUIC and could not be reached, and none was reached so since.
+    quic_unreached: bool,
     host_awaited: Option<String>,
     /// With when the broker last said so.
     not_taken: Option<(Instant, String)>,
@@ -73,6 +75,7 @@ impl Trouble {
             taken_over: None,
             unsteady: false,
             quic_blocked: None,
+            quic_unreached: false,
             host_awaited: None,
             not_taken: None,
             forbidden: Vec::new(),
@@ -148,9 +151,15 @@ impl Trouble {
         }
     }
 
-    /// Connected to this server, and not by QUIC as was wanted first.
+    /// A server that is to be reached by QUIC was not.
+    pub(super) fn quic_unreached(&mut self) {
+        self.quic_unreached = true;
+    }
+
+    /// Connected to this server, and not by QUIC as was wanted first. Not told where QUIC works and its server was left for
+    /// another reason: the way has nothing to do with that.
     pub(super) fn quic_blocked(&mut self, instead: &str) {
-        if self.quic_blocked.is_none() {
+        if self.quic_unreached && self.quic_blocked.is_none() {
             let detail = format!("no QUIC connection, goes by {instead} (is UDP blocked on the way?)");
             tracing::warn!(uplink = self.name, detail, "uplink falls back");
             self.tell(QUIC_BLOCKED, Phase::Active, &detail);
@@ -159,6 +168,7 @@ impl Trouble {
     }
 
     pub(super) fn clear_quic_blocked(&mut self) {
+        self.quic_unreached = false;
         if let Some(detail) = self.quic_blocked.take() {
             self.tell(QUIC_BLOCKED, Phase::Cleared, &format!("no longer: {detail}"));
         }

@@ -18,14 +18,25 @@ use support::{Client4, Client5, Running, Setup, Wishes, filter, message, tag, un
 /// strace, attached; detached when dropped.
 struct Injection(Child);
 
+/// Only of the broker's file.
+fn inject(home: &Home, what: &str) -> Command {
+    let mut command = Command::new("strace");
+    for file in ["broker.db", "broker.db-wal"] {
+        command.arg("-P").arg(home.path("data").join(file));
+    }
+    command.args(["-f", "-qq", "-e", &format!("inject={what}"), "-o"]).arg(home.path("injected"));
+    command
+}
+
+/// How many calls were made to fail.
+fn injected(home: &Home) -> usize {
+    std::fs::read_to_string(home.path("injected")).map_or(0, |log| log.matches("(INJECTED)").count())
+}
+
 impl Injection {
     fn begin(daemon: &Daemon, home: &Home, calls: &str, error: &str) -> Self {
-        let mut command = Command::new("strace");
-        for file in ["broker.db", "broker.db-wal"] {
-            command.arg("-P").arg(home.path("data").join(file));
-        }
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={calls}:error={error}"), "-p"]);
-        command.arg(daemon.pid().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = inject(home, &format!("{calls}:error={error}"));
+        command.args(["-p", &daemon.pid().to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().expect("strace runs"))
     }
 }
@@ -92,6 +103,98 @@ async fn while_the_disk_fails_what_would_be_owed_is_refused_and_afterwards_it_wo
     let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
     assert_eq!(reader.take_texts(accepted.len()).await, accepted);
     reader.ping().await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// More than SQLite has in memory, and than waits in its log.
+async fn owe_much(sender: &mut Client5) -> Vec<String> {
+    let mut texts = Vec::new();
+    for n in 0..120 {
+        texts.push(format!("{n} {}", "x".repeat(60_000)));
+        assert!(sender.give(message("q", 1, &texts[n])).await);
+    }
+    texts
+}
+
+#[tokio::test]
+async fn a_read_that_the_medium_refuses_once_at_start_costs_no_session_and_nothing_that_is_owed() {
+    if !strace::available() {
+        return;
+    }
+    let home = Home::new(&crate::kill::config());
+    let daemon = home.run();
+    let address = daemon.mqtt().await;
+    let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
+    reader.subscribe(filter("q", 1), None).await;
+    reader.leave().await;
+    let owed = owe_much(&mut Client5::connect(address, "sender", |_| {}).await).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let plain = home.command(&["run", "--config", "ironbridge.toml"]);
+    for nth in [1, 2, 3, 5, 8, 20] {
+        let mut command = inject(&home, &format!("pread64:error=EIO:when={nth}"));
+        // The tracer is the grandchild, what is traced the child.
+        command.args(["-D", "--seccomp-bpf", "-e", "trace=pread64"]).arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(home.path("")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let daemon = Daemon::start(command);
+        let address = daemon.mqtt().await;
+        let began = Instant::now();
+        // Refused as long as it is not known what the file holds.
+        let reader = loop {
+            assert!(began.elapsed() < PATIENCE * 2, "the file is read in the end: {nth}");
+            let (reader, connack) = Client5::open(address, "reader", lasting(3600)).await;
+            if connack.code == v5::ConnectReturnCode::Success {
+                assert!(connack.session_present, "{nth}");
+                break reader;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        drop(reader);
+        // strace counts the calls of each thread.
+        assert!(injected(&home) > 0, "a call that never failed says nothing: {nth}");
+        assert_eq!(daemon.stop().await, Some(0));
+    }
+    let daemon = home.run();
+    let mut reader = Client5::connect(daemon.mqtt().await, "reader", lasting(3600)).await;
+    assert_eq!(reader.take_texts(owed.len()).await, owed);
+    assert!(!home.path("data/broker.db.damaged").exists());
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn while_the_medium_refuses_to_be_read_what_is_owed_waits_and_it_comes_once_it_does_not() {
+    if !strace::may_attach() {
+        return;
+    }
+    let home = Home::new(&crate::kill::config());
+    let daemon = home.run();
+    let address = daemon.mqtt().await;
+    let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
+    reader.subscribe(filter("q", 1), None).await;
+    reader.leave().await;
+    let mut sender = Client5::connect(address, "sender", |_| {}).await;
+    let mut owed = owe_much(&mut sender).await;
+    let injection = Injection::begin(&daemon, &home, "pread64", "EIO");
+    // Whatever is read before it is attached is sent, and owed until the end.
+    let began = Instant::now();
+    while injected(&home) < 3 {
+        assert!(began.elapsed() < PATIENCE * 2, "reads fail");
+        let (reader, connack) = Client5::open(address, "reader", lasting(3600)).await;
+        assert!(connack.session_present, "its session is there");
+        drop(reader);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(injection);
+    let mut next = 120;
+    publish_until(true, &mut sender, &mut next, &mut owed).await;
+    let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
+    assert_eq!(reader.take_texts(owed.len()).await, owed);
+    assert!(!home.path("data/broker.db.damaged").exists());
     assert_eq!(daemon.stop().await, Some(0));
 }
 
@@ -223,11 +326,7 @@ async fn a_file_that_is_damaged_while_in_use_is_begun_anew_with_all_that_is_know
     }
     client.leave().await;
     assert!(sender.give(v5::Publish { retain: true, ..message("kept", 1, "x") }).await);
-    // More than SQLite has in memory, and than waits in its log.
-    let body = "x".repeat(60_000);
-    for n in 0..120 {
-        assert!(sender.give(message("q", 1, &format!("{n} {body}"))).await);
-    }
+    owe_much(&mut sender).await;
     let path = broker.dir.path().join("broker.db");
     let bytes = std::fs::metadata(&path).expect("a file").len();
     assert!(bytes > 1_000_000, "{bytes}");

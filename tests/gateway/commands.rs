@@ -218,7 +218,9 @@ async fn a_journal_that_cannot_be_written_refuses_every_command_and_is_told_once
         let result = watch.until(RESULT, "an answer", |result| result["id"] == format!("j{n}")).await;
         assert_eq!((&result["outcome"], &result["reason"]), (&json!("refused"), &json!("journal")));
     }
-    assert_eq!(daemon.times_said("command journal cannot be written"), 1);
+    for told in ["command journal cannot be written", "command journal failed"] {
+        assert_eq!(daemon.times_said(told), 1, "{told}");
+    }
     assert_eq!(daemon.times_said("audit=\"command_refused\""), 1);
     assert_eq!(plc.writes(), 0);
     assert_eq!(daemon.stop().await, Some(0));

@@ -224,7 +224,7 @@ impl Found {
             Self::RetainedIsADirectory => "retained messages of clients cannot be kept",
             Self::StoreIsAFile | Self::DataDirIsAFile => "store cannot be opened",
             Self::CommandsGarbage => "command journal damaged and set aside",
-            Self::CommandsIsADirectory => "command journal cannot be opened",
+            Self::CommandsIsADirectory => "command journal failed",
         }
     }
 

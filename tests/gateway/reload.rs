@@ -479,6 +479,33 @@ async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_star
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_was_rolled_back_is_in_force_after_no_restart_until_the_file_is_another_one() {
+    let plcs = plcs(2).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, TRIAL));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d1/v", "polled", good(1)).await;
+    home.configure(&plant(&[all[0], SocketAddr::from(([127, 0, 0, 1], 1))], TRIAL));
+    assert!(applied(&home).await.contains("on trial for 5 s"));
+    watch.event("config_rolled_back", "active").await;
+    assert_eq!(daemon.stop().await, Some(0)); // and the next time the power goes
+    for _ in 0..2 {
+        let daemon = home.run();
+        let watch = Watch::on_all(daemon.mqtt().await).await;
+        watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+        watch.until("gw/d1/v", "polled", good(1)).await;
+        assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+    }
+    home.configure(&plant(&all[..1], TRIAL));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it is the file's", |json| json["configuration"] == "in force").await;
+    assert!(daemon.said("audit=\"config_rolled_back\"").is_none());
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_on_trial_that_is_reloaded_in_other_words_and_does_not_outlive_it_is_taken_back_all_the_same() {
     let plcs = plcs(1).await;
     let all = addresses(&plcs);

@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ironbridge::config::plan::{
     Anonymous, BrokerLimits, ListenerPlan, ServerPlan, Transport, UplinkPlan, UplinkTlsPlan,
 };
+use ironbridge::model::time::{Certainty, Wall};
+use ironbridge::road::destination::{Bind, Destination};
+use ironbridge::road::{Now, Prober, Road};
 use rumqttc::v5::mqttbytes::v5;
 
 use crate::authority::Authority;
@@ -109,4 +113,46 @@ async fn where_udp_is_blocked_the_uplink_goes_by_tls_over_tcp_and_comes_back_to_
     until("all acknowledged", || owed.acknowledged() == 200).await;
     owed.end();
     rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_quic_reaches_and_that_refuses_us_is_no_sign_that_udp_is_blocked() {
+    let authority = Authority::new();
+    let home = authority.home.path();
+    put(&authority, home);
+    let secure = ListenerPlan { tls: Some(tls(home, None)), ..ListenerPlan::plain(any(), Anonymous::ReadWrite) };
+    let doors = vec![door(home, None, Anonymous::None), secure];
+    let broker = Running::with(Setup { doors, ..Setup::default() }).await;
+    let owed = OwedList::default();
+    owed.samples(1..=10);
+    let [quic, tcp] = [0, 1].map(|at| broker.addresses[at].unwrap());
+    let mut rig = Rig::start_at(quic, &owed, |parts| {
+        lead(&mut parts.plan, &authority, vec![server(quic, Transport::Quic), server(tcp, Transport::Tls)]);
+    });
+    until("by TCP", || rig.stats.server.get() == 2 && owed.acknowledged() == 10).await;
+    let told = rig.told();
+    assert!(told.contains(&"uplink_refused active".to_owned()), "{told:?}");
+    assert!(!told.iter().any(|told| told.starts_with("uplink_quic_blocked")), "{told:?}");
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test]
+async fn a_way_that_lets_no_udp_through_is_well_where_another_server_answers_there_by_tcp() {
+    let home = tempfile::tempdir().unwrap();
+    let mute = tokio::net::UdpSocket::bind(any()).await.unwrap();
+    let answers = tokio::net::TcpListener::bind(any()).await.unwrap();
+    let to = |at: SocketAddr| Destination::plain(&at.ip().to_string(), at.port());
+    let by_quic = to(mute.local_addr().unwrap()).over_quic(Duration::from_secs(60));
+    let by_tcp = to(answers.local_addr().unwrap());
+    let now = Wall { unix_ms: 0, certainty: Certainty::Fixed };
+    let mut road = Road::new(by_quic.clone(), Now::new(move || now), home.path().to_owned());
+    let probe = |prober: Prober| prober.probe(Bind::System, Arc::default());
+    let servers = [by_quic.clone(), by_tcp.clone()];
+    let (alone, with_another) = (probe(road.prober()), probe(road.prober().or(&servers)));
+    let (alone, with_another) = tokio::join!(alone, with_another);
+    assert!(alone.is_err() && with_another.is_ok(), "{alone:?} {with_another:?}");
+    drop(answers);
+    road.lead(by_tcp);
+    assert!(probe(road.prober().or(&servers)).await.is_err(), "who goes by TCP asks no further");
 }

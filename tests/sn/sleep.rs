@@ -1,12 +1,15 @@
 //! Sensors that sleep: what comes for them waits, within bounds, and comes when they wake.
 
+use std::time::Duration;
+
 use ironbridge::broker::sn::{Code, Filter, Message, Quality, Start, Topic};
 use ironbridge::config::plan::{BrokerLimits, MqttSnPlan};
 use rumqttc::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5;
 
 use crate::hmi::Hmi;
 use crate::sensor::{RETRY, Radio, Sensor, broker, broker_with, plan};
-use crate::support::{PATIENCE, Setup, until};
+use crate::support::{Client5, PATIENCE, Setup, message, until};
 
 fn orders() -> Filter {
     Filter::Name("orders/#".to_owned())
@@ -47,6 +50,82 @@ async fn what_comes_for_a_sleeping_sensor_waits_until_it_wakes_in_order_and_once
         until("it has gone", || running.publisher.stats().clients.get() == 1).await;
     }
     assert_eq!(running.publisher.stats().dropped(), 0);
+}
+
+#[tokio::test]
+async fn what_expires_while_a_sensor_sleeps_does_not_reach_it_and_is_counted() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Client5::connect(mqtt, "hmi", |_| {}).await;
+    let mut sensor = Sensor::connected(gateway, "valve-1").await;
+    for quality in [Quality::Zero, Quality::One] {
+        sensor.subscribe(orders(), quality).await;
+        sensor.sleep(600).await;
+        until("it sleeps", || running.publisher.stats().sensors.asleep.get() == 1).await;
+        for (n, expiry) in [("1", Some(1)), ("2", Some(1)), ("3", None), ("4", Some(600))] {
+            let properties = v5::PublishProperties { message_expiry_interval: expiry, ..Default::default() };
+            let open = v5::Publish { properties: Some(properties), ..message("orders/valve", 1, n) };
+            client.publish(open).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1100)).await; // that time passes is what it is about
+        sensor.wake().await;
+        let got: Vec<u8> = sensor.got.drain(..).map(|got| got.payload[0]).collect();
+        assert_eq!(got, *b"34", "{quality:?}");
+        assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+        until("it is awake", || running.publisher.stats().sensors.asleep.get() == 0).await;
+    }
+    let stats = running.publisher.stats();
+    assert_eq!((stats.dropped_expired.get(), stats.sensors.refused.get()), (4, 0));
+}
+
+#[tokio::test]
+async fn what_waited_at_qos_0_for_a_sleeper_that_wakes_elsewhere_is_counted() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(sensor.connect(Start::Kept, 60).await, Code::Accepted);
+    sensor.subscribe(orders(), Quality::Zero).await;
+    sensor.sleep(600).await;
+    until("it sleeps", || running.publisher.stats().sensors.asleep.get() == 1).await;
+    for n in 0..50u8 {
+        client.publish("orders/a", QoS::AtLeastOnce, &[n]).await;
+    }
+    let mut moved = Sensor::new(gateway, "tank-1").await;
+    assert_eq!(moved.connect(Start::Kept, 60).await, Code::Accepted);
+    until("all of it", || running.publisher.stats().sensors.refused.get() == 50).await;
+    assert_eq!(moved.got.len(), 0);
+}
+
+#[tokio::test]
+async fn a_session_that_began_clean_lasts_from_the_connect_that_asks_for_it_with_all_it_has() {
+    let (running, gateway, mqtt) = broker().await;
+    let mut client = Hmi::connect(mqtt, "hmi").await;
+    let mut sensor = Sensor::connected(gateway, "tank-1").await;
+    sensor.subscribe(orders(), Quality::Two).await;
+    sensor.sleep(600).await;
+    until("it sleeps", || running.publisher.stats().sensors.asleep.get() == 1).await;
+    client.publish("orders/a", QoS::AtLeastOnce, &[0]).await;
+    client.publish("orders/a", QoS::ExactlyOnce, &[1]).await;
+    assert_eq!(sensor.connect(Start::Kept, 1).await, Code::Accepted);
+    client.publish("orders/b", QoS::ExactlyOnce, &[2]).await;
+    client.publish("orders/b", QoS::AtLeastOnce, &[3]).await;
+    for n in 0..4u8 {
+        assert_eq!(sensor.next().await.payload, [n]);
+    }
+    sensor.settle().await;
+    for (lost, n) in [(1, 4), (2, 5)] {
+        until("its radio is gone", || running.publisher.stats().sensors.lost.get() == lost).await;
+        client.publish("orders/a", QoS::AtLeastOnce, &[n]).await;
+        client.publish("orders/b", QoS::ExactlyOnce, &[n + 10]).await;
+        assert_eq!(sensor.connect(Start::Kept, 1).await, Code::Accepted);
+        assert_eq!(sensor.next().await.payload, [n], "it has its subscriptions, and nothing comes twice");
+        assert_eq!(sensor.next().await.payload, [n + 10]);
+        sensor.settle().await;
+    }
+    assert_eq!(sensor.connect(Start::Clean, 60).await, Code::Accepted);
+    client.publish("orders/a", QoS::AtLeastOnce, &[9]).await;
+    client.ping().await;
+    sensor.ask(&Message::Ping(None), |message| *message == Message::Pong).await;
+    assert_eq!(sensor.got.len(), 0, "a clean start ends it");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ironbridge::flow::clock::Fix;
 use ironbridge::model::number::Class;
-use ironbridge::store::{Item, Opening};
+use ironbridge::store::{Item, Opening, Revision};
 use support::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -119,6 +119,35 @@ async fn a_clock_that_jumps_ahead_by_years_evicts_nothing_not_even_after_a_resta
         hour(&running, &mut stored).await;
     }
     assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_max_age_that_comes_late_in_a_boot_counts_the_time_since_the_last_as_gone_by_and_not_as_a_step() {
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(aged(home.path(), &["cloud"]));
+    fix(&running, Duration::ZERO);
+    let mut stored = 0;
+    for _ in 0..5 {
+        hour(&running, &mut stored).await;
+    }
+    let earlier = Fix { at: running.clock.now(), unix_ms: UTC_MS + 5 * 3_600_000 };
+    running.close().await;
+    let without = Opening { boot_token: "boot-2".into(), max_age: None, ..aged(home.path(), &["cloud"]) };
+    let running = start(without.clone());
+    running.clock.learn(earlier);
+    fix(&running, 5 * HOUR);
+    let mut stored = 0;
+    for _ in 0..40 {
+        hour(&running, &mut stored).await;
+    }
+    assert_eq!(running.store.stats().chunks_evicted.get(), 0);
+    let Opening { tags, uplinks, max_size, commit_interval, .. } = without;
+    running.store.revise(Revision { tags, uplinks, max_size, max_age: Some(42 * HOUR), commit_interval }).await;
+    for _ in 0..10 {
+        hour(&running, &mut stored).await;
+    }
+    until(|| running.store.stats().chunks_evicted.get() > 0).await;
     running.close().await;
 }
 

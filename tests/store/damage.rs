@@ -228,6 +228,21 @@ async fn a_meta_file_of_a_newer_version_is_set_aside_untouched_and_one_that_is_g
 }
 
 #[tokio::test]
+async fn a_meta_file_that_the_medium_never_gives_is_given_up_for_its_copy_and_nothing_is_lost() {
+    let home = tempfile::tempdir().expect("a directory");
+    let first = life(home.path(), 0..50, 50).await;
+    let meta = home.path().join("meta.db");
+    std::fs::remove_file(&meta).expect("removed");
+    // At address 0 of this process nothing lies: a read is EIO, as of a bad sector.
+    std::os::unix::fs::symlink("/proc/self/mem", &meta).expect("made");
+    let items = rest(home.path()).await;
+    assert!(home.path().join("quarantine/meta.db").is_symlink());
+    assert!(gaps(&items).is_empty(), "{items:?}");
+    let last = items.iter().filter_map(told).next_back().expect("a record");
+    assert_eq!((items.len(), last.0.epoch, last.0.seq), (1, first, Seq(51)), "what was delivered is known");
+}
+
+#[tokio::test]
 async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));

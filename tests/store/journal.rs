@@ -1,8 +1,10 @@
 //! The command journal: written before it is acknowledged, remembered for a day, never begun twice.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use ironbridge::disk::journal::{Begun, CommandJournal, Entry, EntryId, Recalled};
+use ironbridge::disk::journal::{BYTES_MAX, Begun, CommandJournal, Entry, EntryId, Recalled};
 
 const NOON: i64 = 1_795_204_800_000;
 
@@ -134,6 +136,80 @@ async fn a_damaged_journal_is_set_aside_and_a_new_one_begun() {
         new(&journal, entry(Some("a"), Some(NOON))).await;
         assert!(home.path().join("quarantine/commands.db").exists());
     }
+}
+
+/// Ends it; what it wrote is in the file.
+async fn end(journal: CommandJournal, path: &Path) {
+    drop(journal);
+    let (log, began) = (path.with_extension("db-wal"), Instant::now());
+    while log.exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the last connection takes the log with it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Overwrites the first page of a table or an index.
+fn garble(path: &Path, name: &str) {
+    let file = rusqlite::Connection::open(path).expect("opens");
+    let sql = "SELECT rootpage FROM sqlite_master WHERE name = ?1";
+    let page: u64 = file.query_row(sql, [name], |row| row.get::<_, i64>(0)).expect("there").unsigned_abs();
+    drop(file);
+    let file = std::fs::File::options().write(true).open(path).expect("opens");
+    file.write_all_at(&[0xA5; 4096], (page - 1) * 4096).expect("written");
+}
+
+#[tokio::test]
+async fn damage_behind_the_first_page_heals_when_it_is_found_and_only_the_last_damaged_file_is_kept() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    // Found when it is opened, when a command is looked for, when one is written.
+    for part in ["entry_open", "entry_key", "entry"] {
+        let journal = CommandJournal::open(&path);
+        new(&journal, entry(Some("before"), Some(NOON))).await;
+        end(journal, &path).await;
+        garble(&path, part);
+        let journal = CommandJournal::open(&path);
+        new(&journal, entry(Some("after"), Some(NOON))).await;
+        assert_eq!(journal.recall("before".to_owned(), Some(NOON)).await.expect("read"), Recalled::Unknown, "{part}");
+        end(journal, &path).await;
+        std::fs::remove_file(&path).expect("removed");
+        let aside: Vec<_> = std::fs::read_dir(home.path().join("quarantine")).expect("there").flatten().collect();
+        assert_eq!(aside.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["commands.db"], "{part}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_under_way_when_damage_is_found_does_not_end_another_one() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    new(&journal, entry(Some("before"), Some(NOON))).await;
+    end(journal, &path).await;
+    garble(&path, "entry_key");
+    let journal = CommandJournal::open(&path);
+    let under_way = new(&journal, entry(None, Some(NOON))).await; // is not in that index
+    let next = new(&journal, entry(Some("next"), Some(NOON))).await;
+    assert!(home.path().join("quarantine/commands.db").exists() && next.0 > under_way.0);
+    journal.close(under_way, b"done".to_vec()).await.expect("forgotten");
+    assert_eq!(journal.recall("next".to_owned(), Some(NOON)).await.expect("read"), Recalled::UnderWay);
+}
+
+#[tokio::test]
+async fn large_entries_make_the_oldest_go_before_they_are_many() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    let large = vec![b'1'; 1 << 20];
+    let count = BYTES_MAX / (1 << 20) + 8;
+    for n in 0..count {
+        let id = new(&journal, Entry { payload: large.clone(), ..entry(Some(&n.to_string()), Some(NOON)) }).await;
+        journal.close(id, b"done".to_vec()).await.expect("written");
+    }
+    assert_eq!(journal.recall("0".to_owned(), Some(NOON)).await.expect("read"), Recalled::Unknown);
+    let newest = (count - 1).to_string();
+    assert_eq!(journal.recall(newest, Some(NOON)).await.expect("read"), Recalled::Ended(b"done".to_vec()));
+    end(journal, &path).await;
+    assert!(std::fs::metadata(&path).expect("there").len() <= BYTES_MAX + (4 << 20));
 }
 
 #[tokio::test]

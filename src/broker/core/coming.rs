@@ -26,6 +26,9 @@ use crate::broker::will::LastWill;
 /// How long a connection may take to let go of its session; it does no more than finish what it is at.
 const HANDOVER_MAX: Duration = Duration::from_secs(5);
 
+/// When a client left is told the ledger again if the clock was set by more.
+const LEFT_STEP_MS: u64 = 60_000;
+
 /// Reasons for CONNACK (MQTT 5, section 3.2.2.2).
 const IDENTIFIER_NOT_VALID: u8 = 0x85;
 const UNAVAILABLE: u8 = 0x88;
@@ -183,7 +186,7 @@ impl Shared {
         client.presence = Presence::Away(Away::new(expiry, now));
         if let Some(durable) = &mut client.durable {
             durable.sent_below = durable.sent_below.max(carried.sent_below);
-            durable.left_unix_ms = self.vouched_wall();
+            (durable.left_at, durable.left_unix_ms) = (Some(self.clock.now()), self.vouched_wall());
             let lost = outbox.lost();
             durable.dropped += carried.lost + lost.all;
             self.stats.dropped_full.add(carried.lost + lost.all - lost.counted);
@@ -206,7 +209,7 @@ impl Shared {
     }
 
     /// Ends sessions whose clients have stayed away for too long; those that left when nobody could vouch for the clock
-    /// get the time of it now.
+    /// get the time of it now, and so do those that left before it was set right.
     pub(super) fn end_sessions(&self, core: &mut Core, now: Instant) {
         let over = |client: &Client| self.is_over(client, now);
         let over: Vec<ClientKey> = core.clients.all().filter(|(_, client)| over(client)).map(|(key, _)| key).collect();
@@ -216,11 +219,16 @@ impl Shared {
         }
         if let Some(wall) = self.vouched_wall() {
             for (_, client) in core.clients.all_mut() {
-                if let Presence::Away(away) = client.presence
-                    && let Some(durable) = client.durable.as_mut().filter(|durable| durable.left_unix_ms.is_none())
-                {
-                    let ago = i64::try_from((now - away.since).as_millis()).unwrap_or(i64::MAX);
-                    durable.left_unix_ms = Some(wall.saturating_sub(ago));
+                let (Presence::Away(away), Some(durable)) = (&client.presence, &mut client.durable) else { continue };
+                let left = match (durable.left_at, durable.left_unix_ms) {
+                    (Some(at), _) => self.clock.wall(at).unix_ms,
+                    (None, None) => {
+                        wall.saturating_sub(i64::try_from((now - away.since).as_millis()).unwrap_or(i64::MAX))
+                    }
+                    (None, Some(_)) => continue, // before this process began
+                };
+                if durable.left_unix_ms.is_none_or(|known| known.abs_diff(left) > LEFT_STEP_MS) {
+                    durable.left_unix_ms = Some(left);
                     self.tell_ledger(client);
                 }
             }
@@ -317,7 +325,7 @@ impl Shared {
         client.identity = Some(identity);
         let durable = client.durable.as_mut()?;
         durable.version = version;
-        durable.left_unix_ms = None;
+        (durable.left_at, durable.left_unix_ms) = (None, None);
         let course = durable.begin(&outbox);
         let (tally, dropped) = (Arc::clone(&durable.tally), durable.tell_dropped());
         let Carried { received, unfinished, in_step, .. } = std::mem::take(&mut client.carried);

@@ -107,8 +107,7 @@ struct Core {
     retained: Retained,
     /// Topics whose retained messages lie on disk and are not available.
     unserved: HashSet<Arc<str>>,
-    /// Topics and versions of retained messages of which nobody can say yet how long they live.
-    open_ends: Vec<(Arc<str>, u64, keeping::End)>,
+    open_ends: retaining::OpenEnds,
     wills: Waiting,
     looks: Vec<overdue::Look>,
     /// Sessions with a connection.
@@ -219,6 +218,7 @@ impl Shared {
             ids: AtomicU64::new(0),
             queueing: AtomicUsize::new(0),
         };
+        core.open_ends.unnumbered |= !shared.clock.is_numbered();
         shared.take_in(&mut core, sessions);
         *shared.lock() = core;
         shared

@@ -45,9 +45,7 @@ struct Numbered {
 impl Shared {
     /// Puts a session into the ledger as it is now, if it belongs there.
     pub(super) fn tell_ledger(&self, client: &mut Client) {
-        let Some(durable) = &mut client.durable else {
-            return;
-        };
+        let Some(durable) = &mut client.durable else { return };
         durable.written();
         self.disk.session(SessionRow {
             id: durable.tally.id,
@@ -59,6 +57,19 @@ impl Shared {
             dropped: durable.dropped,
             sent_below: durable.sent_below_of(&client.presence),
         });
+    }
+
+    /// The same, with what belongs to it.
+    pub(super) fn tell_ledger_all(&self, client: &mut Client) {
+        self.tell_ledger(client);
+        let Some(durable) = &client.durable else { return };
+        for (raw, subscription) in &client.filters {
+            let row = row_of(durable, Arc::clone(raw), subscription);
+            self.disk.subscription(durable.tally.id, Arc::clone(raw), Some(row));
+        }
+        if let Some(remembered) = &client.sensor {
+            self.disk.sensor(durable.tally.id, keeping::sensor_row(remembered));
+        }
     }
 
     /// The client has acknowledged it, or it need not be sent any more.
@@ -237,18 +248,11 @@ impl Shared {
         }
         let mut lost = 0;
         for (_, client) in core.clients.all_mut() {
-            self.tell_ledger(client);
+            self.tell_ledger_all(client);
             let Some(durable) = &client.durable else { continue };
             lost += durable.tally.now().0;
             durable.tally.clear();
             self.disk.ordinals_below(durable.tally.id, durable.next());
-            for (raw, subscription) in &client.filters {
-                let row = row_of(durable, Arc::clone(raw), subscription);
-                self.disk.subscription(durable.tally.id, Arc::clone(raw), Some(row));
-            }
-            if let Some(remembered) = &client.sensor {
-                self.disk.sensor(durable.tally.id, keeping::sensor_row(remembered));
-            }
         }
         self.stats.dropped_ended.add(lost);
         lost
@@ -335,12 +339,8 @@ impl Core {
 
     /// A subscription that was on disk.
     fn restore(&mut self, key: ClientKey, row: &SubscriptionRow) {
-        let Some((group, filter)) = split(&row.filter) else {
-            return;
-        };
-        let Some(qos) = Qos::from_bits(row.options & 3) else {
-            return;
-        };
+        let Some((group, filter)) = split(&row.filter) else { return };
+        let Some(qos) = Qos::from_bits(row.options & 3) else { return };
         let (no_local, retain_as_published) = (row.options & 4 != 0, row.options & 8 != 0);
         let subscription = Subscription { client: key, qos, no_local, retain_as_published, id: row.identifier };
         let Some(client) = self.clients.get_mut(key) else {

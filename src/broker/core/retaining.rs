@@ -4,9 +4,18 @@ use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
-use crate::broker::keeping::{self, Found};
+use crate::broker::keeping::{self, End, Found};
 use crate::broker::message::{Message, Retain};
 use crate::disk::ledger::Row;
+
+/// Retained messages whose ends are not settled.
+#[derive(Default)]
+pub(super) struct OpenEnds {
+    /// Topics and versions of those of which nobody can say yet how long they live.
+    ends: Vec<(Arc<str>, u64, End)>,
+    /// There are rows whose ends are by a boot without a number: another process would not know when that is.
+    pub(super) unnumbered: bool,
+}
 
 impl Shared {
     /// There is no room for a retained message, and nobody who could be told: it is sent on, and none is kept in place of an
@@ -22,13 +31,22 @@ impl Shared {
         }
     }
 
-    /// What was on disk when nobody vouched for the clock ends when it was to, as soon as somebody does.
+    /// What was on disk when nobody vouched for the clock, or knew of earlier boots, ends when it was to, as soon as somebody
+    /// does. And as soon as this boot has a number, it is in the rows of all that ends.
     pub(super) fn judge_again(&self, core: &mut Core) {
-        if core.open_ends.is_empty() || !self.clock.is_fixed() {
-            return;
+        let Core { open_ends, retained, .. } = core;
+        if !open_ends.ends.is_empty() && self.clock.is_fixed() {
+            open_ends.ends.retain(|(topic, version, end)| {
+                retained.ends(topic, *version, end.instant(&self.clock));
+                end.is_open(&self.clock)
+            });
         }
-        for (topic, version, end) in std::mem::take(&mut core.open_ends) {
-            core.retained.ends(&topic, version, end.instant(&self.clock));
+        if open_ends.unnumbered && self.clock.is_numbered() {
+            open_ends.unnumbered = false;
+            for (message, source) in retained.of_clients().filter(|(message, _)| message.expires.is_some()) {
+                let row = keeping::row(message, source, &self.clock);
+                self.disk.change_at_leisure(Arc::clone(&message.topic), Some(row));
+            }
         }
     }
 
@@ -73,13 +91,14 @@ impl Shared {
 impl Core {
     /// Keeps what was on disk. False: there is no room.
     pub(super) fn take_found(&mut self, found: Found) -> bool {
-        let Found { message, source, open } = found;
+        let Found { message, source, open, unnumbered } = found;
         let topic = Arc::clone(&message.topic);
         if self.retained.put(Arc::new(message), source).is_err() {
             tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
             return false;
         }
-        self.open_ends.extend(open.map(|end| (topic, self.retained.version(), end)));
+        self.open_ends.ends.extend(open.map(|end| (topic, self.retained.version(), end)));
+        self.open_ends.unnumbered |= unnumbered;
         true
     }
 

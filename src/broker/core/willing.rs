@@ -1,16 +1,20 @@
-//! What sensors have and MQTT itself has no packet for: a connected client leaves another will than it came with, and its
-//! session remembers that will, which topics it knows by predefined ids, and which ids it was given.
+//! What sensors have and MQTT itself has no packet for: a connected client leaves another will than it came with, its session
+//! remembers that will, which topics it knows by predefined ids, and which ids it was given, and may come to last.
 
 use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::broker::clients::{Client, Presence, Remembered, Taken};
+use crate::broker::durable::Durable;
 use crate::broker::keeping;
 use crate::broker::outbox::Outbox;
 use crate::broker::ruling::{self, Ruling};
 use crate::broker::tree::ClientKey;
 use crate::broker::will::LastWill;
 use crate::broker::wire::Will;
+
+/// Protocol level of MQTT 5, which the doors of sensors speak.
+const LEVEL: u8 = 5;
 
 impl Shared {
     /// Instead of the will that the owner of this outbox has left, if it is connected still. One that it may not leave is not
@@ -33,6 +37,30 @@ impl Shared {
             }
             None => Taken::No,
         }
+    }
+
+    /// The session of this outbox's owner was to end with its connection, and is to outlive it from now on, with all it has
+    /// subscribed to. What has come for it before passes as it would have passed. No: there is no room for one more.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients can ask for it"))]
+    pub(in crate::broker) fn let_last(&self, key: ClientKey, outbox: &Arc<Outbox>) -> Taken {
+        let mut guard = self.lock();
+        let core = &mut *guard;
+        let is_full = core.durable >= self.bounds.max_sessions || self.disk.is_crowded() || !self.disk.is_known();
+        let Some(client) = here(core, key, outbox) else { return Taken::No };
+        let longest = self.bounds.session_expiry_max;
+        if client.durable.is_some() || longest == 0 {
+            return Taken::Yes; // as far as sessions last here
+        }
+        if is_full {
+            return Taken::No;
+        }
+        client.expiry = longest;
+        let durable = Durable::new(self.disk.new_session(), LEVEL, &self.owed);
+        outbox.outlives(Arc::clone(&durable.tally));
+        client.durable = Some(Box::new(durable));
+        self.tell_ledger_all(client);
+        core.durable += 1;
+        Taken::Yes
     }
 
     /// For as long as the session of this outbox's owner lives.

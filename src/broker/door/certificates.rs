@@ -74,7 +74,7 @@ impl Certificates {
         let tls = plan.tls.as_ref()?;
         let alpn = if plan.websocket.is_some() { WEBSOCKET } else { MQTT };
         let dated = clock.clone();
-        let server = Server::new(files(tls), &[alpn], Now::new(move || dated.wall_now()));
+        let server = Server::new(files(tls), &[alpn], Now::new(move || dated.date_now()));
         let (now, seen) = watch::channel(None);
         let guests = Arc::<Guests>::default();
         let secured = Secured { now: seen, guests: Arc::clone(&guests) };

@@ -202,6 +202,7 @@ impl Duty {
         if let Err(ending) = self.terms.judge(&mut packet) {
             return Some(ending);
         }
+        self.hear_whether_it_lasts();
         let actions = self.session.step(packet, Instant::now());
         self.carry_out(actions, out)
     }
@@ -220,6 +221,7 @@ impl Duty {
                 Action::Pong => encode::pong(out),
                 Action::Publish { token, publish } => {
                     if let Some(verdict) = self.publish(token, publish) {
+                        self.hear_whether_it_lasts(); // what the verdict says of the ledger may come of that
                         let actions = self.session.settle(token, verdict);
                         if let ending @ Some(_) = self.carry_out(actions, out) {
                             return ending;

@@ -46,7 +46,7 @@ impl Duty {
 
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
     pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
-        if self.unsaid > 0 {
+        if self.unsaid > 0 || self.outbox.is_held() {
             return Rest::Nothing;
         }
         let mut now = None;
@@ -90,7 +90,18 @@ impl Duty {
         Rest::Nothing
     }
 
+    /// A session may come to outlive its connection. Asked before anything is dealt with that the ledger knows of.
+    pub(super) fn hear_whether_it_lasts(&mut self) {
+        if self.tally.is_none()
+            && let Some(tally) = self.outbox.lasting()
+        {
+            self.tally = Some(Arc::clone(tally));
+            self.session.outlive();
+        }
+    }
+
     fn run(&mut self, errands: Errands) {
+        self.hear_whether_it_lasts();
         if errands.commit {
             self.waits.gate(self.shared.disk.committed());
         }

@@ -7,7 +7,7 @@ use crate::broker::session::Ending;
 impl Outbox {
     /// Ends the connection; the first reason counts. What waits is dropped, but for an orderly stop.
     pub(in crate::broker) fn end(&self, ending: Ending) {
-        self.change(|queue| queue.end(ending));
+        self.change(|queue| self.sensor.end(queue, ending));
         self.bell.notify_one();
     }
 
@@ -54,7 +54,7 @@ impl Queue {
         Put::Overflowed(lost)
     }
 
-    fn end(&mut self, ending: Ending) {
+    pub(super) fn end(&mut self, ending: Ending) {
         if self.ending.is_some() {
             return;
         }

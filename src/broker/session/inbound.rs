@@ -141,6 +141,11 @@ impl Inbound {
         Self { version, lasting, next: 0, waiting, received, aliases }
     }
 
+    /// The session outlives its connection from now on.
+    pub(super) fn outlive(&mut self) {
+        self.lasting = true;
+    }
+
     /// What the next connection of the session has to know.
     pub(super) fn carry(&self) -> Vec<Unreleased> {
         // What was refused, and stands behind another one that is not settled, was never told: it is judged anew.

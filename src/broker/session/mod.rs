@@ -206,6 +206,13 @@ impl Session {
         if self.lifetime == Lifetime::Connection { Vec::new() } else { self.inbound.carry() }
     }
 
+    /// It is to outlive the connection after all.
+    pub(super) fn outlive(&mut self) {
+        (self.lifetime, self.ends_with_connection) = (Lifetime::Begun, false);
+        self.inbound.outlive();
+        self.outbound.outlive();
+    }
+
     /// The session expiry interval that DISCONNECT has asked for, if it did.
     pub(super) fn expiry_changed(&self) -> Option<u32> {
         self.expiry_changed

@@ -52,6 +52,12 @@ impl Outbound {
         Self { window, reserved, last_id: reserved, flights: HashMap::new(), unread: lifetime == Lifetime::Resumed }
     }
 
+    /// The session outlives its connection from now on: what stands in the ledger waits for an identifier that is in use.
+    pub(super) fn outlive(&mut self) {
+        self.reserved = OWED_IDS;
+        self.last_id = self.last_id.max(OWED_IDS);
+    }
+
     pub(super) fn room(&self) -> usize {
         self.window.saturating_sub(self.flights.len())
     }

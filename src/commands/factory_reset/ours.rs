@@ -209,6 +209,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_broker_set_aside_goes_with_its_log() {
+        let home = tempfile::tempdir().expect("a directory");
+        let aside = ["broker.db.damaged-wal", "broker.db.damaged"].map(|file| home.path().join(file));
+        for file in &aside {
+            fs::write(file, "").expect("written");
+        }
+        assert_eq!(state(home.path()).expect("readable"), Found { goes: aside.into(), stays: Vec::new() });
+    }
+
+    #[test]
     fn a_damaged_record_of_commands_goes_and_what_somebody_else_has_beside_it_stays() {
         let home = tempfile::tempdir().expect("a directory");
         let aside = home.path().join("quarantine");

@@ -2,6 +2,7 @@
 //! owed messages themselves is read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::tables::{LATER, LAYOUT, QOS, RETAIN, TABLES};
 use super::{OWED_IDS, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
+use crate::disk::image;
 
 /// The least distance between the highest ordinal on disk and the first one after a restart.
 const JUMP: u64 = 1024;
@@ -21,6 +23,11 @@ const COUNTED_MAX: u64 = 1 << 60;
 
 /// Clients' retained messages, before there was a ledger.
 const BEFORE: &str = "retained.db";
+
+/// Ends the name of a file that is set aside.
+const ASIDE: &str = ".damaged";
+/// And of a log.
+const LOG: &str = "-wal";
 
 /// An open ledger.
 pub(super) struct Opened {
@@ -44,6 +51,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Fault> {
     let before = path.with_file_name(BEFORE);
     let mut aside = None;
     if !path.try_exists()? {
+        move_log(path)?; // a crash may have come between: the new file is not its own
         let rows = if before.try_exists()? { read_before(&before, &mut aside)? } else { Vec::new() };
         create(path, &rows)?;
     }
@@ -51,7 +59,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Fault> {
         // Its rows are in the ledger by now; a directory of that name is left alone.
         let _ = std::fs::remove_file(companion(&before, suffix));
     }
-    let opened = match open_and_read(path) {
+    let opened = match image::surely(path, || open_and_read(path)) {
         Err(fault) if fault.is_damage() => {
             aside = Some(set_aside(path)?);
             create(path, &[])?;
@@ -73,19 +81,30 @@ pub(super) fn open_again(path: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-/// Out of the way, in place of an older one.
+/// Out of the way with its log, in place of an older one.
 pub(super) fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
-    let aside = companion(path, ".damaged");
-    for suffix in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(companion(path, suffix)); // parts of the damaged file; there may be none
+    let aside = companion(path, ASIDE);
+    match std::fs::remove_file(companion(&aside, LOG)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
     }
     std::fs::rename(path, &aside)?;
+    move_log(path)?;
     Ok(aside)
+}
+
+/// The log of a file that is set aside follows it.
+fn move_log(path: &Path) -> Result<(), Fault> {
+    let _ = std::fs::remove_file(companion(path, "-shm")); // nothing is in it
+    match std::fs::rename(companion(path, LOG), companion(&companion(path, ASIDE), LOG)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn read_before(before: &Path, aside: &mut Option<PathBuf>) -> Result<Vec<Row>, Fault> {
     let read = || -> Result<Vec<Row>, Fault> { Ok(read_rows(&database::open(before)?, RETAINED_BEFORE)?) };
-    match read() {
+    match image::surely(before, read) {
         Err(fault) if fault.is_damage() => {
             *aside = Some(set_aside(before)?);
             Ok(Vec::new())

@@ -15,9 +15,12 @@
 //! acknowledge it, and takes it off its sums ([`Ledger::given_up`]). All other changes are kept, folded to one per
 //! thing, and tried again every 5 s; pages are read if they can be.
 //!
+//! **Damaged** ([`Ledger::is_damaged`]) is what SQLite calls so twice and the medium gives each time. What it refuses is trouble,
+//! or of a page a delay, and counts as damaged after ten minutes (`disk::patience`).
+//!
 //! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables`
 //! the format, and writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the
-//! file needs · `writer` the thread.
+//! file needs · `writer` the thread, and `state` what it shares with all others.
 
 mod batch;
 mod load;
@@ -26,6 +29,7 @@ mod model;
 mod page;
 mod pending;
 mod rows;
+mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -45,7 +49,8 @@ pub use rows::{
     Committed, Ended, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow,
     SessionId, SessionRow, Source, SubscriptionRow, WillRow,
 };
-use writer::{Contents, Request, Shared, State, Wanted, Writer};
+use state::{Contents, Request, Shared, State, Wanted};
+use writer::Writer;
 
 /// Bytes of owed messages that may wait for one commit; what comes beyond is refused as on a disk in trouble.
 const PENDING_MAX: usize = 32 * 1024 * 1024;
@@ -146,15 +151,14 @@ impl Ledger {
         self.shared.lock().trouble.clone()
     }
 
-    /// Was the file found to be damaged while in use? Nothing is written until [`Ledger::begin_anew`]; a restart sets the
-    /// file aside as well.
+    /// Is the file damaged, or given up? Nothing is written until [`Ledger::begin_anew`]; a restart sets it aside as well.
     pub fn is_damaged(&self) -> bool {
         self.shared.lock().damaged
     }
 
-    /// Sets the damaged file aside (`broker.db.damaged`) and begins a new, empty one. The broker must then enter what it
-    /// has in memory: retained messages, sessions and their next ordinals, subscriptions, what sensors know, packet ids received. What was owed is lost. Whoever
-    /// waits is told [`NotCommitted`]; keys are still not used again.
+    /// Sets the damaged file aside (`broker.db.damaged`) and begins a new, empty one. The broker must then enter what it has in
+    /// memory: retained messages, sessions and their next ordinals, subscriptions, what sensors know, packet ids received. What
+    /// was owed is lost. Whoever waits is told [`NotCommitted`]; keys are still not used again.
     pub fn begin_anew(&self) {
         let mut state = self.shared.lock();
         state.entered.refuse();
@@ -330,9 +334,8 @@ impl Ledger {
         read
     }
 
-    /// Of what a session is owed that which has ended, oldest first, up to a bound; `is_over` judges
-    /// [`MessageRow::expires_unix_ms`]. Not at QoS 2 with an ordinal below `begun_below`. Everything entered before is seen. Never told if the ledger is closed; nothing, if it
-    /// cannot be read.
+    /// Of what a session is owed that which has ended, oldest first, up to a bound; not at QoS 2 with an ordinal below
+    /// `begun_below`. Everything entered before is seen. Never told if the ledger is closed; nothing, if it cannot be read.
     pub fn ended(
         &self,
         id: SessionId,

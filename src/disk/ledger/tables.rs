@@ -7,7 +7,7 @@
 //!               qos         0, 1, 2
 //!               payload     never empty
 //!               properties  as on the wire of MQTT 5
-//!               expires     ms since 1970, NULL: never; below zero, nobody having vouched for the clock:
+//!               expires     ms since 1970, NULL: never; below zero, by the clock of a boot:
 //!                           −1 − (number of the boot × 2⁴³ + ms since that boot)
 //! source        topic       key: who has left the retained message, if that was noted
 //!               owner       name of the identity

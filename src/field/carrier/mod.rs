@@ -48,7 +48,7 @@ pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
         Carrier::Listen { listen, allow } => Box::new(Door::new(*listen, allow.clone())),
         Carrier::Tls(plan) => {
             let clock = clock.clone();
-            Box::new(Tls(plan.clone(), Handshake::new(Now::new(move || clock.wall_now()))))
+            Box::new(Tls(plan.clone(), Handshake::new(Now::new(move || clock.date_now()))))
         }
     }
 }

@@ -82,6 +82,30 @@ async fn the_time_without_a_connection_goes_on_while_the_gateway_is_off_and_neve
     }
 }
 
+#[tokio::test]
+async fn a_session_lasts_as_long_as_it_was_to_though_the_clock_was_a_day_ahead_when_its_client_left() {
+    for (off, there) in [(99, true), (101, false)] {
+        let (_, clock) = at(0);
+        clock.learn(Fix { at: clock.now(), unix_ms: NOON + 86_400_000 });
+        let broker = Running::with(with(clock.clone())).await;
+        let (client, _) = for_seconds(&broker, "c", 100).await;
+        client.leave().await;
+        clock.learn(Fix { at: clock.now(), unix_ms: NOON });
+        for_seconds(&broker, "other", 1).await.0.leave().await;
+        until("a look at the time", || broker.publisher.stats().sessions_expired.get() == 1).await;
+        let dir = broker.stop().await;
+        let broker = Running::at(with(at(off).1), dir).await;
+        let stats = broker.publisher.stats();
+        if there {
+            ticked(&broker).await;
+        } else {
+            until("it ends", || stats.sessions_expired.get() == 1).await;
+        }
+        assert_eq!(for_seconds(&broker, "c", 100).await.1, there);
+        broker.stop().await;
+    }
+}
+
 /// Waits until the broker has once looked at what time brings: only then it tells `$SYS`.
 async fn ticked(broker: &Running) {
     let stats = broker.publisher.stats();

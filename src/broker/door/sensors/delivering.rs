@@ -3,7 +3,7 @@
 //!
 //! The broker sends no second message above QoS 0 before it has heard of the first (Receive Maximum 1), and what it sends
 //! at QoS 0 meanwhile is taken up to a bound and then left in its own queue. One that is awake and falls silent sleeps
-//! again, and gets the same message when it wakes next.
+//! again, and gets the same message when it wakes next, unless that has expired meanwhile.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -46,7 +46,7 @@ enum Step {
     /// The topic of a message, then the message.
     Register { topic_id: u16, message_id: u16, delivery: Delivery },
     /// PUBLISH: PUBACK, or PUBREC.
-    Publish { message: Publish, name: String },
+    Publish { message: Publish, name: String, expires: Option<Instant> },
     /// The broker has PUBREC and not answered yet.
     Received(u16),
     /// PUBREL: PUBCOMP.
@@ -57,6 +57,17 @@ impl Flight {
     /// When it is sent again.
     pub(super) fn due(&self) -> Option<Instant> {
         if matches!(self.step, Step::Received(_)) { None } else { Some(self.due) }
+    }
+
+    /// Is it of no use to send it again? At QoS 2 the sensor holds the identifier of what was sent to it.
+    fn has_expired(&self, now: Instant) -> bool {
+        match &self.step {
+            Step::Register { delivery, .. } => delivery.is_expired(now),
+            Step::Publish { message, expires, .. } => {
+                message.quality != Quality::Two && expires.is_some_and(|expires| expires <= now)
+            }
+            Step::Received(_) | Step::Release(_) => false,
+        }
     }
 }
 
@@ -71,6 +82,16 @@ impl Translator {
         }
         self.waiting_bytes += delivery.topic.len() + delivery.payload.len();
         self.waiting.push_back(Waiting::Publish(delivery));
+    }
+
+    /// The connection ends: so many messages at QoS 0 have come and will never be sent. Above, a session that lasts owes them
+    /// still.
+    pub(super) fn unsent(&self) -> u64 {
+        let passes = |delivery: &Delivery| delivery.qos == Qos::AtMostOnce;
+        let waiting = self.waiting.iter().filter(|next| matches!(next, Waiting::Publish(delivery) if passes(delivery)));
+        let register = self.flight.as_ref().map(|flight| &flight.step);
+        let begun = matches!(register, Some(Step::Register { delivery, .. }) if passes(delivery));
+        waiting.count() as u64 + u64::from(begun)
     }
 
     /// The broker says PUBREL.
@@ -99,6 +120,9 @@ impl Translator {
     }
 
     fn begin(&mut self, delivery: Delivery, now: Instant, told: u8) {
+        if delivery.is_expired(now) {
+            return self.expire(delivery.qos, delivery.packet_id);
+        }
         if let Some(topic) = self.topic(&delivery.topic) {
             return self.send(delivery, topic, now, told);
         }
@@ -114,7 +138,7 @@ impl Translator {
     }
 
     fn send(&mut self, delivery: Delivery, topic: Topic, now: Instant, told: u8) {
-        let Delivery { again, qos, retain, packet_id, topic: name, payload } = delivery;
+        let Delivery { again, qos, retain, packet_id, topic: name, payload, expires } = delivery;
         let message = Publish {
             again: if again { Again::Yes } else { Again::No },
             quality: match qos {
@@ -130,7 +154,7 @@ impl Translator {
         if qos == Qos::AtMostOnce {
             return self.out.push(Message::Publish(message));
         }
-        self.take_off(Step::Publish { message, name }, now, told);
+        self.take_off(Step::Publish { message, name, expires }, now, told);
     }
 
     fn take_off(&mut self, step: Step, now: Instant, told: u8) {
@@ -152,6 +176,11 @@ impl Translator {
 
     /// No answer came: once more, or never again.
     pub(super) fn send_again(&mut self, now: Instant) -> Flow {
+        if self.has_dropped_flight(now) {
+            self.pump(now);
+            self.look_for_rest();
+            return Flow::On;
+        }
         let retry = self.rules.plan.retry;
         let Some(flight) = self.flight.as_mut().filter(|flight| flight.due().is_some_and(|due| now >= due)) else {
             return Flow::On;
@@ -184,7 +213,9 @@ impl Translator {
     /// It hears again: what it may have missed comes at once, and has all its tries.
     pub(super) fn wake(&mut self, now: Instant) {
         let retry = self.rules.plan.retry;
-        if let Some(flight) = &mut self.flight {
+        if !self.has_dropped_flight(now)
+            && let Some(flight) = &mut self.flight
+        {
             (flight.due, flight.tries, flight.postponed) = (now + retry, 0, 0);
             self.repeat();
         }
@@ -209,7 +240,7 @@ impl Translator {
         };
         if code == Code::Accepted {
             self.names.set_known(topic_id, Known::Yes);
-            return self.send(delivery, Topic::Id(topic_id), now, told);
+            return self.begin(delivery, now, told);
         }
         self.give_up(delivery.qos, delivery.packet_id, NOT_TAKEN);
     }
@@ -230,7 +261,7 @@ impl Translator {
                 self.learnt |= self.predefined.remove(&topic_id); // of which kind it was is not said
             }
         }
-        let Some(Flight { step: Step::Publish { message, name }, told, .. }) = flight else { return };
+        let Some(Flight { step: Step::Publish { message, name, expires }, told, .. }) = flight else { return };
         let qos = if message.quality == Quality::One { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
         match code {
             Code::Accepted if qos == Qos::AtLeastOnce => {
@@ -247,6 +278,7 @@ impl Translator {
                     packet_id: id,
                     topic: name,
                     payload: Bytes::from(message.payload),
+                    expires,
                 };
                 self.begin(delivery, now, told + 1);
             }
@@ -293,6 +325,26 @@ impl Translator {
     /// The sensor cannot have it: the broker need not keep it.
     fn give_up(&mut self, qos: Qos, packet_id: u16, reason: u8) {
         self.refused += 1;
+        self.settle(qos, packet_id, reason);
+    }
+
+    /// What is in flight, if its time is over: a sensor that slept would act on it hours later.
+    fn has_dropped_flight(&mut self, now: Instant) -> bool {
+        match self.flight.take_if(|flight| flight.has_expired(now)).map(|flight| flight.step) {
+            Some(Step::Register { delivery, .. }) => self.expire(delivery.qos, delivery.packet_id),
+            Some(Step::Publish { message, .. }) => self.expire(Qos::AtLeastOnce, message.message_id),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Nobody is to get it any more.
+    fn expire(&mut self, qos: Qos, packet_id: u16) {
+        self.expired += 1;
+        self.settle(qos, packet_id, NOT_TAKEN);
+    }
+
+    fn settle(&mut self, qos: Qos, packet_id: u16, reason: u8) {
         match qos {
             Qos::AtMostOnce => {}
             Qos::AtLeastOnce => inner::ack(&mut self.packets, AckKind::Puback, packet_id, reason),

@@ -1,8 +1,9 @@
 //! How a sensor comes, leaves its will, sleeps, wakes and goes (sections 6.2 to 6.4, 6.11 and 6.14).
 //!
 //! A CONNECT that does not ask for a clean start goes on with what is there: the same connection if there is one, with its
-//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost). Without a connection the
-//! broker's session is gone on with. A will that was left before stays either way unless CONNECT brings another.
+//! subscriptions and topic ids, however the sensor got there (asleep, or its CONNACK was lost), also if it began clean: the
+//! session comes to last then, since a sensor is not told whether there was one. Without a connection the broker's session is
+//! gone on with. A will that was left before stays either way unless CONNECT brings another.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -49,11 +50,15 @@ impl Translator {
         self.question = Some(question);
     }
 
-    /// No answer came.
+    /// No answer came. A connection that is there goes on as before: whoever has heard no CONNACK says CONNECT again.
     pub(super) fn ask_again(&mut self, now: Instant) -> Flow {
         let Some(question) = &mut self.question else { return Flow::On };
         if question.tries >= self.rules.plan.retries {
-            return Flow::End(End::Lost("did not tell its will"));
+            if self.stage == Stage::Greeting {
+                return Flow::End(End::Lost("did not tell its will"));
+            }
+            self.question = None;
+            return Flow::On;
         }
         question.tries += 1;
         question.due = now + self.rules.plan.retry;
@@ -145,11 +150,10 @@ impl Translator {
         if said.start == Start::Clean || matches!(self.stage, Stage::Greeting | Stage::Entering) {
             return Flow::Renew(said);
         }
-        if self.stage == Stage::Active {
-            self.names.doubt(); // it may have been started anew
-        }
+        self.names.doubt(); // it may have been started anew, also while it was thought to sleep
         self.begin_anew();
-        (self.said, self.repeatable) = (said, None);
+        self.to_last |= self.said.start == Start::Clean;
+        (self.said, self.repeatable, self.question, self.fresh) = (said, None, None, false);
         if self.said.asks == Asks::ForWill {
             self.ask(None, now);
             return Flow::On;
@@ -157,6 +161,12 @@ impl Translator {
         self.taken_in();
         self.pump(now);
         Flow::On
+    }
+
+    /// There is no room for a session that lasts: as if it had asked for one at its first CONNECT.
+    pub(super) fn refuse_to_last(&mut self) -> Flow {
+        self.out = vec![Message::Connack(Code::Congestion)];
+        Flow::End(End::Goodbye)
     }
 
     /// It goes, or sleeps.

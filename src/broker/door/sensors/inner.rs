@@ -1,10 +1,21 @@
 //! The other side of our own wire: what a client of the broker says and hears, MQTT 5, as far as a gateway of MQTT-SN needs
 //! it. The bytes go through a pipe in memory, from us to us.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::time::Instant;
 
 use crate::broker::message::{Qos, Retain};
 use crate::broker::wire::{Ack, AckKind, Connect, Frame, Version, Will};
+
+/// Properties of a PUBLISH (MQTT 5, section 2.2.2.2).
+const PAYLOAD_FORMAT: u8 = 1;
+const MESSAGE_EXPIRY: u8 = 2;
+const CONTENT_TYPE: u8 = 3;
+const RESPONSE_TOPIC: u8 = 8;
+const CORRELATION: u8 = 9;
+const USER_PROPERTY: u8 = 38;
 
 /// What the broker says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +38,16 @@ pub(super) struct Delivery {
     pub packet_id: u16,
     pub topic: String,
     pub payload: Bytes,
+    /// From then on nobody is to get it any more.
+    pub expires: Option<Instant>,
+}
+
+impl Delivery {
+    /// May it be left out by now? As with every client, not what was sent before at QoS 2, whose identifier the sensor holds.
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        let begun = self.again && self.qos == Qos::ExactlyOnce;
+        !begun && self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 /// PUBLISH to the broker.
@@ -60,12 +81,12 @@ pub(super) fn connect(client_id: &str, clean_start: bool, maximum_packet: u32, w
     }
 }
 
-/// What a frame says; `None`: it is of no interest.
-pub(super) fn read(frame: Frame) -> Option<Heard> {
+/// What a frame says that comes now; `None`: it is of no interest.
+pub(super) fn read(frame: Frame, now: Instant) -> Option<Heard> {
     let Frame { first, mut body } = frame;
     match first >> 4 {
         2 => Some(Heard::Connack { reason: *body.get(1)? }),
-        3 => publish_from(first, body).map(Heard::Publish),
+        3 => publish_from(first, body, now).map(Heard::Publish),
         kind @ 4..=7 => {
             let packet_id = two(&mut body)?;
             let kind = [AckKind::Puback, AckKind::Pubrec, AckKind::Pubrel, AckKind::Pubcomp][usize::from(kind - 4)];
@@ -73,7 +94,7 @@ pub(super) fn read(frame: Frame) -> Option<Heard> {
         }
         9 => {
             let packet_id = two(&mut body)?;
-            skip_properties(&mut body)?;
+            properties(&mut body)?;
             Some(Heard::Suback { packet_id, reason: *body.first()? })
         }
         11 => two(&mut body).map(|packet_id| Heard::Unsuback { packet_id }),
@@ -83,28 +104,49 @@ pub(super) fn read(frame: Frame) -> Option<Heard> {
     }
 }
 
-fn publish_from(first: u8, mut body: Bytes) -> Option<Delivery> {
+fn publish_from(first: u8, mut body: Bytes, now: Instant) -> Option<Delivery> {
     let qos = Qos::from_bits((first >> 1) & 3)?;
     let length = usize::from(two(&mut body)?);
     let topic = (body.len() >= length).then(|| body.split_to(length))?;
     let topic = String::from_utf8(topic.into()).ok()?;
     let packet_id = if qos == Qos::AtMostOnce { 0 } else { two(&mut body)? };
-    skip_properties(&mut body)?;
+    let expires = expiry(properties(&mut body)?).map(|seconds| now + Duration::from_secs(seconds.into()));
     let (again, retain) = (first & 8 != 0, Retain::from(first & 1 != 0));
-    Some(Delivery { again, qos, retain, packet_id, topic, payload: Bytes::copy_from_slice(&body) })
+    Some(Delivery { again, qos, retain, packet_id, topic, payload: Bytes::copy_from_slice(&body), expires })
+}
+
+/// Message Expiry Interval, seconds (MQTT 5, section 3.3.2.3.3). What travels with the content may stand before it.
+fn expiry(mut properties: Bytes) -> Option<u32> {
+    loop {
+        match (!properties.is_empty()).then(|| properties.get_u8())? {
+            PAYLOAD_FORMAT => properties.try_get_u8().map(drop).ok()?,
+            MESSAGE_EXPIRY => return properties.try_get_u32().ok(),
+            CONTENT_TYPE | RESPONSE_TOPIC | CORRELATION => skip_text(&mut properties)?,
+            USER_PROPERTY => {
+                skip_text(&mut properties)?;
+                skip_text(&mut properties)?;
+            }
+            _ => return None, // what our broker writes behind it
+        }
+    }
+}
+
+fn skip_text(body: &mut Bytes) -> Option<()> {
+    let length = usize::from(two(body)?);
+    (body.len() >= length).then(|| body.advance(length))
 }
 
 fn two(body: &mut Bytes) -> Option<u16> {
     (body.len() >= 2).then(|| body.get_u16())
 }
 
-fn skip_properties(body: &mut Bytes) -> Option<()> {
+fn properties(body: &mut Bytes) -> Option<Bytes> {
     let mut length = 0_usize;
     for place in 0..4 {
         let byte = (!body.is_empty()).then(|| body.get_u8())?;
         length |= usize::from(byte & 0x7F) << (7 * place);
         if byte & 0x80 == 0 {
-            return (body.len() >= length).then(|| body.advance(length));
+            return (body.len() >= length).then(|| body.split_to(length));
         }
     }
     None

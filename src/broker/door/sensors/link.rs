@@ -71,11 +71,17 @@ impl Link {
         let mut pipe: Option<Pipe> = None;
         let mut sleeps = false;
         let end = loop {
+            if std::mem::take(&mut translator.to_last) && self.let_last(pipe.as_ref()) == Taken::No {
+                flow = translator.refuse_to_last();
+            }
             self.say(&mut translator).await;
             if sleeps != matches!(translator.stage, Stage::Asleep(_) | Stage::Awake(_)) {
                 sleeps = !sleeps;
                 let asleep = &self.porch.shared.stats.sensors.asleep;
                 if sleeps { asleep.up() } else { asleep.down() }
+            }
+            if let Some((_, outbox)) = pipe.as_ref().and_then(Pipe::place) {
+                if matches!(translator.stage, Stage::Asleep(_)) { outbox.hold() } else { outbox.go_on() }
             }
             match flow {
                 Flow::On => {}
@@ -100,6 +106,9 @@ impl Link {
         if sleeps {
             self.porch.shared.stats.sensors.asleep.down();
         }
+        let place = pipe.as_ref().and_then(Pipe::place);
+        let missed = place.map_or(0, |(_, outbox)| outbox.missed());
+        self.porch.shared.stats.sensors.refused.add(translator.unsent() + missed);
         let goodbye = matches!(end, Ok(End::Goodbye) | Err(_));
         if let Ok(End::Lost(why)) = end {
             self.porch.shared.stats.sensors.lost.one();
@@ -176,6 +185,10 @@ impl Link {
         Pipe::enter(&self.porch, &self.tracker, (shown, connect), Arc::clone(&self.pass))
     }
 
+    fn let_last(&self, pipe: Option<&Pipe>) -> Taken {
+        pipe.and_then(Pipe::place).map_or(Taken::No, |(key, outbox)| self.porch.shared.let_last(*key, outbox))
+    }
+
     fn change_will(&self, pipe: Option<&Pipe>, translator: &mut Translator, will: Option<Will>, how: Changes) {
         let Some((key, outbox)) = pipe.and_then(Pipe::place) else {
             return translator.will_changed(will, how, Taken::No);
@@ -210,6 +223,7 @@ impl Link {
     async fn say(&mut self, translator: &mut Translator) {
         let stats = &self.porch.shared.stats;
         stats.publishes_refused.add(std::mem::take(&mut translator.turned_down));
+        stats.dropped_expired.add(std::mem::take(&mut translator.expired));
         let stats = &stats.sensors;
         stats.repeated.add(std::mem::take(&mut translator.repeats));
         stats.refused.add(std::mem::take(&mut translator.refused));

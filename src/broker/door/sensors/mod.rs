@@ -6,8 +6,9 @@
 //! acknowledgement means to a sensor what it means to everybody. Typed packets in place of bytes would have needed a second
 //! entrance to the session, with its own bounds, for the sake of some copied bytes of a sensor. What MQTT does not know is
 //! asked for beside the pipe: another will while connected (`Shared::change_will`), what a session remembers of its sensor
-//! (`Shared::remember`: its will and topic ids), and not to be watched while asleep (`Watch::Doors`): what waits
-//! then lies in the session's own outbox or on its disk, within the bounds of any other client. A PINGREQ in such a pipe is
+//! (`Shared::remember`: its will and topic ids), that a session which began clean lasts after all (`Shared::let_last`), and not
+//! to be watched while asleep (`Watch::Doors`) nor sent anything (`Outbox::hold`): what waits then lies in the session's own
+//! outbox or on its disk, within the bounds of any other client, and expires there. A PINGREQ in such a pipe is
 //! answered when nothing waits any more; that is when a sensor that has woken gets its PINGRESP.
 //!
 //! One task per door takes datagrams from its `port` (`gateway`; sensors look for it by `multicast`): it answers what concerns

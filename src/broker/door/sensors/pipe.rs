@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::inner::{self, Heard};
@@ -90,7 +91,7 @@ impl Pipe {
                 }
                 return None;
             };
-            if let heard @ Some(_) = inner::read(frame) {
+            if let heard @ Some(_) = inner::read(frame, Instant::now()) {
                 return heard;
             }
         }

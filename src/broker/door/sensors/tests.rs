@@ -1,4 +1,7 @@
-//! The translator against chance: whatever a sensor and the broker say in whatever order, it ends in bounds.
+//! The translator against chance: whatever a sensor and the broker say in whatever order, it ends in bounds. `asleep`: what a
+//! sensor that was away for long is told, and what not any more.
+
+mod asleep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +47,12 @@ fn connected(now: Instant) -> Translator {
 }
 
 fn delivery(packet_id: u16, qos: Qos, topic: &str) -> Heard {
+    expiring(packet_id, qos, topic, None)
+}
+
+fn expiring(packet_id: u16, qos: Qos, topic: &str, expires: Option<Instant>) -> Heard {
     let (topic, payload) = (topic.to_owned(), Bytes::from_static(b"x"));
-    Heard::Publish(Delivery { again: false, qos, retain: Retain::No, packet_id, topic, payload })
+    Heard::Publish(Delivery { again: false, qos, retain: Retain::No, packet_id, topic, payload, expires })
 }
 
 #[test]

@@ -123,6 +123,8 @@ pub(super) struct Translator {
     pub(super) names: Names,
     /// Topics that it has subscribed to by their predefined ids.
     pub(super) predefined: BTreeSet<u16>,
+    /// Its session was to end with the connection and is to last, as it says now; taken by whoever asks the broker.
+    pub(super) to_last: bool,
     /// Something of what the session remembers is another since that was last asked.
     pub(super) learnt: bool,
     /// With the topic id that the answer has; `None`: the sensor was started anew since, and the answer is for nobody.
@@ -145,6 +147,8 @@ pub(super) struct Translator {
     pub(super) repeats: u64,
     /// Messages that the sensor did not take; as above.
     pub(super) refused: u64,
+    /// Messages for it whose time was over before it heard again; as above.
+    pub(super) expired: u64,
     /// Publishes of the sensor that may not be, as it was told; as above.
     pub(super) turned_down: u64,
 }
@@ -162,6 +166,7 @@ impl Translator {
             question: None,
             names: Names::default(),
             predefined: BTreeSet::new(),
+            to_last: false,
             learnt: false,
             repeatable: None,
             asked: HashMap::new(),
@@ -176,6 +181,7 @@ impl Translator {
             packets: BytesMut::new(),
             repeats: 0,
             refused: 0,
+            expired: 0,
             turned_down: 0,
         };
         let flow = new.greet(now);

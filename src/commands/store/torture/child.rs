@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::promises::{self, TOPIC};
 use crate::commands::Failed;
 use crate::config::plan::UplinkStart;
-use crate::flow::clock::Clock;
+use crate::flow::clock::{Clock, Seen};
 use crate::flow::hub::{EventRecord, Hub, hub};
 use crate::flow::notice::{Notice, notices};
 use crate::host::clock::system_clock;
@@ -66,7 +66,7 @@ pub(super) fn start(dir: &Path) -> Running {
     let (hub, _, end) = hub(opening.tags.iter().map(|tag| tag.class).collect());
     let (tell, told) = notices();
     let store = store::open(opening);
-    let clock = system_clock(store.boot(), None);
+    let clock = system_clock(store.boot(), Seen::default());
     Running { hub, store: store.start(end, clock.clone(), tell), clock, _notices: told }
 }
 

@@ -1,6 +1,9 @@
 //! Disks that are full or fail, files that are damaged or cannot be opened.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::disk::image::REFUSING;
 
 #[tokio::test]
 async fn on_a_disk_in_trouble_what_gathers_is_bounded_and_once_it_works_there_is_room() {
@@ -176,6 +179,68 @@ async fn a_damaged_file_is_set_aside_at_start_and_an_emptied_one_too() {
         assert!(aside.exists());
         assert_eq!(ledger.change("a".into(), None).await.expect("told"), Ok(()));
     }
+}
+
+#[test]
+fn a_file_that_is_set_aside_takes_its_log_with_it_and_none_is_left_for_the_new_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| dir.path().join(name);
+    let path = place("broker.db");
+    for (file, log) in [("one", Some("log of one")), ("two", None), ("three", Some("log of three"))] {
+        std::fs::write(&path, file).expect("written");
+        if let Some(log) = log {
+            std::fs::write(place("broker.db-wal"), log).expect("written");
+        }
+        assert_eq!(load::set_aside(&path), Ok(place("broker.db.damaged")));
+        assert_eq!(std::fs::read_to_string(place("broker.db.damaged")).expect("there"), file);
+        assert_eq!(std::fs::read_to_string(place("broker.db.damaged-wal")).ok().as_deref(), log);
+        assert!(!path.exists() && !place("broker.db-wal").exists());
+    }
+    // A crash came between the two.
+    std::fs::rename(place("broker.db.damaged-wal"), place("broker.db-wal")).expect("moved");
+    load::open(&path).expect("a new one");
+    assert_eq!(std::fs::read_to_string(place("broker.db.damaged-wal")).expect("there"), "log of three");
+}
+
+/// The file of a ledger with one session that is owed one message, moved out of the way of something that refuses reads.
+async fn refused(dir: &Path) -> (PathBuf, PathBuf) {
+    let (path, away) = (dir.join("broker.db"), dir.join("away"));
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    let id = ledger.new_session();
+    ledger.session(session(id, "a"));
+    assert_eq!(told(ledger.owe(message("1"), &[(id, owing(1))], None)).await, Ok(()));
+    drop(ledger);
+    std::fs::rename(&path, &away).expect("moved");
+    std::os::unix::fs::symlink(REFUSING, &path).expect("made");
+    (path, away)
+}
+
+#[tokio::test]
+async fn a_file_that_the_medium_refuses_is_no_damage_and_its_content_comes_once_it_is_given() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, away) = refused(dir.path()).await;
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    assert!(ledger.trouble().is_some() && !ledger.is_known() && !ledger.is_damaged());
+    assert_eq!(found.set_aside, None);
+    std::fs::rename(&away, &path).expect("back");
+    until("it works", || ledger.trouble().is_none()).await;
+    let late = ledger.found_late().expect("what the file held");
+    assert_eq!((late.sessions[0].owed_count, late.set_aside), (1, None));
+}
+
+#[tokio::test]
+async fn a_file_that_the_medium_refuses_for_ever_is_given_up_and_a_new_one_works() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, _) = refused(dir.path()).await;
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    until("it is given up", || ledger.is_damaged()).await;
+    assert!(ledger.trouble().is_some() && !ledger.is_known());
+    ledger.begin_anew();
+    until("it works", || ledger.trouble().is_none()).await;
+    assert!(ledger.is_known() && dir.path().join("broker.db.damaged").is_symlink());
+    let id = ledger.new_session();
+    ledger.session(session(id, "a"));
+    assert_eq!(told(ledger.owe(message("2"), &[(id, owing(1))], None)).await, Ok(()));
 }
 
 #[tokio::test]
