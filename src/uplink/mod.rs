@@ -13,11 +13,11 @@
 //!
 //! `intake` what the subscription brings: to `downlink` (commands) or `down` (topics that come down; `subscribed` which they
 //! were), `reading` what is retained on those that go both ways · `feeder` the one who publishes, with `filling` from the source
-//! to the `lanes` and `sending` from there to the wire · `timing` how patient all are · `pace` how much the link bears · `refusal` what becomes
-//! of what the broker does not take, `forbidden` and `withhold` of topics that it never takes · `sparkplug` an edge node,
-//! where it differs · `place` the gateway around it, where it has to do with that · `status` the retained status and last
-//! will · `trouble` what the operator is told, `certificates` of those · `stats` what is counted. DNS, TLS and bytes are the
-//! road's (floor 1).
+//! to the `lanes` and `sending` from there to the wire · `timing` how patient all are · `pace` how much the link bears ·
+//! `refusal` what becomes of what the broker does not take, `forbidden` and `withhold` of topics that it never takes ·
+//! `sparkplug` an edge node, where it differs · `place` the gateway around it, where it has to do with that · `status` the
+//! retained status and last will · `trouble` what the operator is told, `certificates` of those · `stats` what is counted.
+//! DNS, TLS and bytes are the road's (floor 1).
 //!
 //! Promises: at least once and in the order of the source; at most one window is sent twice per interruption; a broker
 //! that withholds acknowledgements, a black hole, a missing file or an expired certificate cost time, never a record. A
