@@ -139,11 +139,8 @@ impl LivePublisher {
         self.starting(&plan, |ix| !kept.contains(&ix));
         let (old, new) = (topics(&self.plan), topics(&plan));
         let gone: Vec<Arc<str>> = old.difference(&new).map(|topic| Arc::clone(topic)).collect();
-        // One without a bus has no state.
-        let devices = |plan: &Plan| -> HashSet<String> {
-            let polled = plan.live_devices().filter(|(_, device)| device.bus.is_some());
-            polled.map(|(_, device)| device.name.clone()).collect()
-        };
+        let devices =
+            |plan: &Plan| -> HashSet<String> { plan.live_devices().map(|(_, device)| device.name.clone()).collect() };
         let (before, kept) = (devices(&self.plan), devices(&plan));
         let gone_devices = before.into_iter().filter(|name| !kept.contains(name));
         let gone = gone.into_iter().chain(gone_devices.map(|name| self.topics.device(&name).into()));
