@@ -97,7 +97,7 @@ impl Plant {
     pub fn told(&mut self) -> Vec<String> {
         let mut told = Vec::new();
         while let Ok(notice) = self.told.try_recv() {
-            assert_eq!(notice.subject, "cloud");
+            assert_eq!(notice.subject.split('/').next(), Some("cloud")); // of a budget: cloud/day
             told.push(format!("{} {}", notice.event, notice.phase.as_str()));
         }
         told
