@@ -16,7 +16,7 @@ DONE, NOT_DONE = 0x80, 0xC0
 BLOCK = 4
 WRITABLE = 5000
 FAULTS = ["none", "late", "flip", "truncate", "garbage", "lost", "twice", "transaction", "length", "foreign", "echo",
-          "echo and answer", "pieces", "exception", "function"]
+          "echo and answer", "pieces", "exception", "function", "busy"]
 
 
 def table():
@@ -161,7 +161,7 @@ class Bus:
         elif function in (6, 16):
             if fault == "echo" and function == 6:
                 kind, fault = 0, "none"  # no other answer than that
-            done = self.chance.random() < 0.5 if fault == "lost" else fault not in ("exception", "echo")
+            done = self.chance.random() < 0.5 if fault == "lost" else fault not in ("exception", "echo", "busy")
             kind |= DONE if done else NOT_DONE
             number = number if function == 6 else struct.unpack(">I", pdu[6:])[0]
             right = pdu[:5]
@@ -255,7 +255,10 @@ class Bus:
         return plan
 
     def _exception(self, frame, transaction, unit, reply, right):
-        return [(0, reply(pdu=bytes([right[0] | 0x80, self.chance.choice([4, 5, 6, 10, 11])])))]
+        return [(0, reply(pdu=bytes([right[0] | 0x80, self.chance.choice([4, 5, 10, 11])])))]
+
+    def _busy(self, frame, transaction, unit, reply, right):
+        return [(0, reply(pdu=bytes([right[0] | 0x80, 6])))]
 
     def _function(self, frame, transaction, unit, reply, right):
         return [(0, reply(pdu=bytes([right[0] ^ 7]) + right[1:]))]
