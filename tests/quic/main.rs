@@ -15,6 +15,8 @@ mod owed;
 mod rig;
 #[path = "../support/broker.rs"]
 mod support;
+#[path = "../support/toll.rs"]
+mod toll;
 
 mod cost;
 mod doors;

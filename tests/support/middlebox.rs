@@ -4,7 +4,7 @@
 #![allow(dead_code)] // every test file uses its own part of it
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +18,8 @@ const HEADERS: u64 = 28;
 #[derive(Default)]
 struct Orders {
     blocked: bool,
+    /// Whose datagrams go nowhere.
+    shut_out: HashSet<IpAddr>,
     /// Of 100 datagrams, each way.
     lost: u32,
     delay: Duration,
@@ -67,6 +69,11 @@ impl Middlebox {
         self.orders.lock().unwrap().blocked = on;
     }
 
+    /// Nothing gets through to and from this client.
+    pub fn shut_out(&self, client: &str) {
+        self.orders.lock().unwrap().shut_out.insert(client.parse().unwrap());
+    }
+
     /// So many of 100 datagrams are lost, each way.
     pub fn lose(&self, percent: u32) {
         self.orders.lock().unwrap().lost = percent;
@@ -98,10 +105,10 @@ impl Middlebox {
 }
 
 impl Orders {
-    /// Is this one lost? And how long does it take?
-    fn fate(&mut self) -> Option<Duration> {
+    /// Is this one lost, from or to this client? And how long does it take?
+    fn fate(&mut self, client: IpAddr) -> Option<Duration> {
         self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let lost = self.blocked || (self.dice >> 16) % 100 < self.lost;
+        let lost = self.blocked || self.shut_out.contains(&client) || (self.dice >> 16) % 100 < self.lost;
         (!lost).then_some(self.delay)
     }
 }
@@ -114,7 +121,11 @@ async fn forward(front: Arc<UdpSocket>, to: SocketAddr, orders: Arc<Mutex<Orders
             let mut orders = orders.lock().unwrap();
             orders.counted.from_client += length as u64 + HEADERS;
             orders.counted.datagrams += 1;
-            (orders.fate(), orders.mappings.get(&client).map(|(socket, _)| Arc::clone(socket)), orders.outside)
+            (
+                orders.fate(client.ip()),
+                orders.mappings.get(&client).map(|(socket, _)| Arc::clone(socket)),
+                orders.outside,
+            )
         };
         let Some(delay) = fate else { continue };
         let socket = match known {
@@ -146,7 +157,7 @@ async fn back(socket: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr,
     let mut bytes = vec![0; 65_536];
     loop {
         let Ok(length) = socket.recv(&mut bytes).await else { continue };
-        let fate = orders.lock().unwrap().fate();
+        let fate = orders.lock().unwrap().fate(client.ip());
         let Some(delay) = fate else { continue };
         let (front, orders, datagram) = (Arc::clone(&front), Arc::clone(&orders), bytes[..length].to_vec());
         let deliver = async move {
