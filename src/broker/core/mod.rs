@@ -37,7 +37,7 @@ use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::Waiting;
 use crate::config::plan::{BrokerLimits, SessionsPlan};
-use crate::disk::ledger::{Committed, Found as OnDisk, Kept, Ledger};
+use crate::disk::ledger::{Committed, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
@@ -357,13 +357,6 @@ impl Shared {
         }
         self.give_up(&core);
         self.end_sessions(&mut core, now);
-        if let Some(OnDisk { rows, sessions, set_aside }) = self.disk.found_late() {
-            if let Some(aside) = set_aside {
-                tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
-            }
-            self.take_late(&mut core, rows);
-            self.take_in(&mut core, sessions);
-        }
         self.judge_again(&mut core);
         for topic in core.retained.expire(Instant::now()) {
             self.stats.dropped_expired.one();

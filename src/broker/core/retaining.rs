@@ -1,12 +1,13 @@
 //! What is kept of a topic for those who come later.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
 use crate::broker::keeping::{self, End, Found};
 use crate::broker::message::{Message, Retain};
-use crate::disk::ledger::Row;
+use crate::disk::ledger::{Found as OnDisk, Row};
 
 /// Retained messages whose ends are not settled.
 #[derive(Default)]
@@ -73,8 +74,17 @@ impl Shared {
         }
     }
 
-    /// What a file held that could be read at last. What came meanwhile is newer.
-    pub(super) fn take_late(&self, core: &mut Core, rows: Vec<Row>) {
+    /// Takes in what a file held that could be read at last, or says as what it was set aside, being damaged.
+    pub(in crate::broker) fn take_found_late(&self) -> Option<PathBuf> {
+        let mut core = self.lock();
+        let OnDisk { rows, sessions, set_aside } = self.disk.found_late()?;
+        self.take_late(&mut core, rows);
+        self.take_in(&mut core, sessions);
+        set_aside
+    }
+
+    /// What came meanwhile is newer.
+    fn take_late(&self, core: &mut Core, rows: Vec<Row>) {
         if !self.limits.retain_available {
             core.unserved.extend(rows.into_iter().map(|row| row.topic));
             return;
