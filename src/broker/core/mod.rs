@@ -305,9 +305,9 @@ impl Shared {
             return Err(Refusal::Disk);
         }
         if forgets {
-            self.not_kept(core, &message.topic);
+            self.not_kept(core, &message.topic, source);
         } else {
-            core.keep(message, retain, source);
+            self.keep(core, message, retain, source);
         }
         let entered = entered.unwrap_or(None);
         let owed = entered.is_some();
