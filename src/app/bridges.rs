@@ -1,5 +1,4 @@
-//! Bridges: each is an uplink that carries clients' messages and nothing else, out of a store of its own. And what comes
-//! down, over a bridge or an uplink, on its way to the local broker.
+//! Bridges: each is an uplink that carries clients' messages and nothing else, out of a store of its own.
 //!
 //! Order: [`Bridges::open`] makes the stores, whose lanes `forwarding` leads clients' messages to; [`Bridges::connect`] lets
 //! those connect that do not yet; taken down with the uplinks, or one by one when a reload has them no more.
@@ -18,16 +17,15 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::broker::{NotTaken, Publisher};
+use crate::broker::Publisher;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{BridgePlan, Notifications, Plan, UplinkStart};
-use crate::flow::forward::Letter;
 use crate::flow::hub::{self, DurableEnd, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
 use crate::store::{self, Opening, Revision, Route, StoreHandle, StoreStats};
-use crate::uplink::{LocalBroker, PassOn, PassedOn, UplinkStats};
+use crate::uplink::UplinkStats;
 
 use super::means::{Means, Teller, bridge_subject};
 use super::offered;
@@ -261,25 +259,6 @@ fn opening(plan: &Plan, bridge: &BridgePlan, earlier: &[Arc<Plan>], boot_token: 
         tags: Vec::new(),
         uplinks: vec![Route { name, classes, start: UplinkStart::Oldest }],
         boot_token,
-    }
-}
-
-/// From the subscription upstream to the local broker.
-pub(super) fn pass_on(publisher: Publisher) -> PassOn {
-    Arc::new(publisher)
-}
-
-impl LocalBroker for Publisher {
-    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
-        match self.pass_on(letter, newest) {
-            Ok(kept) => Some(Box::pin(async move { kept.await.is_ok() })),
-            Err(NotTaken::NoRoom) => Some(Box::pin(std::future::ready(false))),
-            Err(NotTaken::NotOurs) => None,
-        }
-    }
-
-    fn retained_version(&self) -> u64 {
-        self.retained_version()
     }
 }
 

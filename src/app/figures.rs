@@ -12,7 +12,7 @@ use crate::host::process;
 use crate::status::StatusStats;
 use crate::status::metrics::{Figures, Labels};
 
-use super::board::Sources;
+use super::sources::Sources;
 
 mod broker;
 mod field;

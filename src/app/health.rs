@@ -12,7 +12,7 @@ use crate::flow::progress::{Late, Stuck};
 use crate::status::board::{Board, Bus, Device};
 use crate::status::health::{Finding, Health};
 
-use super::board::Sources;
+use super::sources::Sources;
 use super::timekeeper::UNVOUCHED;
 
 /// Conditions that somebody has to mend. Not among them: the status page has no door. It shows the gateway and is no part of

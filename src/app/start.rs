@@ -37,7 +37,6 @@ use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
 use super::alarms::{AlarmBoard, Shown};
-use super::board::{Insight, Sources};
 use super::bridges::Bridges;
 use super::buses::Buses;
 use super::events::Events;
@@ -45,18 +44,21 @@ use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
+use super::insight::Insight;
 use super::learned;
-use super::means::{Means, own_nodes, places, plan_now, topics};
-use super::opening::{self, store_dir};
-use super::publisher::{self, Turns};
+use super::means::{Means, own_nodes, places, topics};
+use super::opening::{self, NotOpened, store_dir};
 use super::quarters::Quarters;
 use super::reload::Reloader;
+use super::roster::{StoreRoster, UplinkRoster, plan_now};
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks};
+use super::sources::Sources;
 use super::status;
 use super::supervisor::{watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
-use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
+use super::turns::{Turns, turns};
+use super::uplinks::Uplinks;
 use super::watchdog;
 
 /// Why a gateway with a valid plan could not begin.
@@ -68,9 +70,9 @@ pub enum StartError {
     /// No threads for local clients.
     #[error("cannot start threads for local clients: {0}")]
     Quarters(io::Error),
-    /// Another process has the store.
-    #[error("another gateway runs with this store: {0}")]
-    StoreInUse(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] NotOpened),
     /// The broker's own files.
     #[error(transparent)]
     Broker(#[from] crate::broker::BrokerError),
@@ -104,7 +106,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let forward = ForwardEntry::none();
     let entries = (entry.clone(), forward.clone());
     let (broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
-    let (turns, turned) = publisher::turns();
+    let (turns, turned) = turns();
     let (broken, broke) = watch::channel(None);
     let roads = (broker.control(), publisher.clone(), entry.clone());
     let means = means(&base, roads, (forward, ownership), (turns, broken.clone()), (run_dir.path(), patience));

@@ -14,10 +14,10 @@ use crate::model::tag::BusIx;
 use crate::status::values::Values;
 use crate::status::{Status, StatusParts};
 
-use super::board::Sources;
 use super::figures;
 use super::quarters::Quarters;
-use super::router::Slots;
+use super::roster::Slots;
+use super::sources::Sources;
 use super::supervisor::Crew;
 
 /// Where it is, once it has been tried; the page itself runs until stopping, as one of the sources.

@@ -1,30 +1,25 @@
-//! The uplinks, each a part that is begun and ended on its own; and the connections of bridges, which are uplinks too.
+//! The uplinks, each a part that is begun and ended on its own; and the connections of bridges, which are uplinks too. What
+//! comes down there is handed to the local broker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
+use crate::broker::{NotTaken, Publisher};
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{Downlink, Plan, UplinkPlan};
+use crate::flow::forward::Letter;
 use crate::flow::stop::Stop;
-use crate::store::{StoreHandle, StoreStats};
-use crate::uplink::{Commands, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
+use crate::store::StoreHandle;
+use crate::uplink::{Commands, LocalBroker, PassedOn, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
 
-use super::bridges::pass_on;
 use super::means::{Means, Teller};
-use super::running::report;
+use super::supervisor::report;
 
 /// What is in flight when an uplink ends for a reload may be acknowledged for so long; then it goes again, under its number.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
-
-/// The counters of every uplink and bridge, by name; changes with a reload.
-pub type UplinkRoster = Arc<ArcSwap<Vec<(String, Arc<UplinkStats>)>>>;
-
-/// The counters of the store of every bridge, by name; changes with a reload.
-pub type StoreRoster = Arc<ArcSwap<Vec<(String, Arc<StoreStats>)>>>;
 
 /// All of `[[uplink]]`.
 pub(super) struct Uplinks {
@@ -111,7 +106,7 @@ impl UplinkPart {
             clock: means.clock.clone(),
             notices: means.notices.clone(),
             commands,
-            pass_on: Some(pass_on(means.publisher.clone())),
+            pass_on: Some(Arc::new(means.publisher.clone())),
             run_dir: means.run_dir.clone(),
             timing: means.timing,
         };
@@ -148,4 +143,18 @@ async fn end_all(parts: Vec<UplinkPart>) {
         report(part.task.await, "an uplink");
     }
     hurrying.abort();
+}
+
+impl LocalBroker for Publisher {
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
+        match self.pass_on(letter, newest) {
+            Ok(kept) => Some(Box::pin(async move { kept.await.is_ok() })),
+            Err(NotTaken::NoRoom) => Some(Box::pin(std::future::ready(false))),
+            Err(NotTaken::NotOurs) => None,
+        }
+    }
+
+    fn retained_version(&self) -> u64 {
+        self.retained_version()
+    }
 }

@@ -23,9 +23,8 @@ use crate::flow::stop::Stop;
 use crate::host::notify::Notify;
 use crate::store::{StoreHandle, StoreStats};
 
-use super::router::PlanNow;
+use super::roster::{PlanNow, UplinkRoster};
 use super::supervisor::Crew;
-use super::uplinks::UplinkRoster;
 
 /// How often the board is looked at; more often where systemd wants to hear more often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

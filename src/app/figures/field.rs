@@ -7,7 +7,7 @@ use crate::model::stats::Counter;
 use crate::status::metrics::{Figures, Labels};
 
 use super::{of, real};
-use crate::app::board::Sources;
+use crate::app::sources::Sources;
 
 /// One connection of a bus; those of one bus are summed up.
 pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
