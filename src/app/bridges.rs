@@ -31,7 +31,7 @@ use super::means::{Means, Teller, bridge_subject};
 use super::offered;
 use super::revision::Bounds;
 use super::supervisor::watch_store;
-use super::uplinks::UplinkPart;
+use super::uplinks::{Beginning, UplinkPart};
 use super::watchdog;
 
 /// How often the state of a connection is looked at.
@@ -92,7 +92,7 @@ impl Bridges {
             let crew = means.crew(&stop);
             helpers.spawn(crew.keep("notices", &name, tell_for(name.clone(), told, means.notices.clone())));
             let store = store.start(end, means.clock.clone(), own);
-            watchdog::ask_store(&mut helpers, &crew, (&name, &store), &stop);
+            watchdog::ask_store(&mut helpers, &crew, &name, &store, &stop);
             helpers.spawn(watch_store(store.clone(), "the store of a bridge", stop.clone(), means.broken.clone()));
             let part = BridgePart { plan: bridge.clone(), hub: Some(hub), store, connection: None, stop, helpers };
             self.parts.insert(name, part);
@@ -127,10 +127,16 @@ impl Bridges {
     /// Lets those connect that do not yet.
     pub fn connect(&mut self, means: &Means, gateway: &str) {
         for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.connection.is_none()) {
-            let plan = &part.plan.uplink;
-            let stops = (self.stop.child(), &part.stop);
-            let connection = UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, stops);
-            let Some(connection) = connection else {
+            let beginning = Beginning {
+                kind: "bridge",
+                gateway,
+                plan: &part.plan.uplink,
+                store: &part.store,
+                commands: None,
+                stop: self.stop.child(),
+                sources: &part.stop,
+            };
+            let Some(connection) = UplinkPart::begin(means, beginning) else {
                 tracing::error!(bridge = name, "the store does not know the bridge it was opened for");
                 continue;
             };

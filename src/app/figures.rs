@@ -35,7 +35,7 @@ pub(super) fn all(sources: &Sources) -> Figures {
         }
     }
     for report in sources.latest.reports() {
-        field::device(out, (sources, &plan), &report);
+        field::device(out, sources, &plan, &report);
     }
     flow(out, sources);
     store::store(out, GATEWAY, &sources.store);

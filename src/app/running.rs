@@ -111,7 +111,7 @@ impl Running {
     pub fn watchdog(&self, notify: Notify) -> std::io::Result<Watchdog> {
         let line = Line::new(Arc::clone(&self.plan), self.store.stats(), Arc::clone(&self.roster));
         let (progress, notices) = (self.progress.clone(), self.notices.clone());
-        Watchdog::start((progress, notices, notify), notify::watchdog_interval(), move || line.now())
+        Watchdog::start(progress, notices, notify, notify::watchdog_interval(), move || line.now())
     }
 
     /// The counters of every uplink, by name, as a reload may have changed them.

@@ -35,6 +35,21 @@ pub(super) struct UplinkPart {
     task: JoinHandle<()>,
 }
 
+/// What one is begun with.
+pub(super) struct Beginning<'a> {
+    /// As its task is called: `uplink` or `bridge`.
+    pub kind: &'static str,
+    pub gateway: &'a str,
+    pub plan: &'a UplinkPlan,
+    /// What it carries is in there.
+    pub store: &'a StoreHandle,
+    pub commands: Option<Commands>,
+    /// It ends with this.
+    pub stop: Stop,
+    /// Once these are told to stop the store may end, and it with the store.
+    pub sources: &'a Stop,
+}
+
 impl Uplinks {
     pub fn new() -> Self {
         Self { parts: BTreeMap::new(), stop: Stop::new() }
@@ -76,13 +91,16 @@ impl Uplinks {
 
     fn begin_one(&mut self, means: &Means, plan: &Plan, uplink: &UplinkPlan) {
         let commands = (uplink.commands == Downlink::Accepted).then(|| means.commands(plan));
-        match UplinkPart::begin(
-            means,
-            ("uplink", &plan.gateway.name),
-            (uplink, &means.store),
+        let beginning = Beginning {
+            kind: "uplink",
+            gateway: &plan.gateway.name,
+            plan: uplink,
+            store: &means.store,
             commands,
-            (self.stop.child(), &means.stop),
-        ) {
+            stop: self.stop.child(),
+            sources: &means.stop,
+        };
+        match UplinkPart::begin(means, beginning) {
             Some(part) => _ = self.parts.insert(uplink.name.clone(), part),
             None => tracing::error!(uplink = uplink.name, "the store does not know the uplink"),
         }
@@ -90,15 +108,9 @@ impl Uplinks {
 }
 
 impl UplinkPart {
-    /// `None` where the store was not opened with it. It ends with `stop`; once `sources` has begun the store may end, and
-    /// it with the store.
-    pub fn begin(
-        means: &Means,
-        (kind, gateway): (&'static str, &str),
-        (plan, store): (&UplinkPlan, &StoreHandle),
-        commands: Option<Commands>,
-        (stop, sources): (Stop, &Stop),
-    ) -> Option<Self> {
+    /// `None` where the store was not opened with it.
+    pub fn begin(means: &Means, beginning: Beginning<'_>) -> Option<Self> {
+        let Beginning { kind, gateway, plan, store, commands, stop, sources } = beginning;
         let parts = UplinkParts {
             plan: plan.clone(),
             gateway: gateway.to_owned(),
