@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::config::plan::{BusPlan, DevicePlan, ListenerPlan, Period, Plan};
 use crate::field::BusStats;
 use crate::flow::hub::DeviceReport;
-use crate::flow::notice::{Notice, Told};
+use crate::flow::notice::{DatedNotice, Notice};
 use crate::model::stats::Times;
 use crate::model::time::{Certainty, Stamp, Wall};
 use crate::status::board::{
@@ -135,7 +135,7 @@ impl Sources {
         let written = u128::from(stats.written_bytes.get()) * u128::from(DAY_S);
         let written = written.checked_div(u128::from(uptime)).and_then(|bytes| u64::try_from(bytes).ok());
         // Whether it fails it says itself; why, in its notice. The store of a bridge has the bridge's name before this.
-        let why = |told: Told| {
+        let why = |told: DatedNotice| {
             let Notice { event, subject, detail, .. } = told.notice;
             (event == "store_failed" && subject == "store").then_some(detail)
         };
@@ -188,7 +188,7 @@ impl Sources {
         shown.collect()
     }
 
-    fn event(&self, Told { at, notice }: Told) -> Event {
+    fn event(&self, DatedNotice { at, notice }: DatedNotice) -> Event {
         Event {
             time: self.time(at),
             event: notice.event,

@@ -26,7 +26,7 @@ use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
-use crate::host::clock::{self as host_clock, Told, Watch};
+use crate::host::clock::{self as host_clock, News, Watch};
 use crate::host::facts::{self, RuntimeDir};
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
@@ -304,8 +304,8 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     let floor = clock.floor();
     let mut watch = Watch::new(plan.gateway.time_source.clone());
     let first_fix = match watch.look(&clock) {
-        Told::Fix(fix) | Told::Set(fix) => Some(fix),
-        Told::Nothing | Told::Unset(_) => None,
+        News::Fix(fix) | News::Set(fix) => Some(fix),
+        News::Nothing | News::Unset(_) => None,
     };
     for fix in floor.into_iter().chain(first_fix) {
         clock.learn(fix);
