@@ -50,6 +50,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("use nix::", &["broker/door/sensors/port.rs"]),
     ("ring::hmac", &["uplink/azure.rs", "access/", "road/quic/", "road/server.rs"]),
     ("quinn::", &["road/quic/"]),
+    ("quinn_proto::", &["road/quic/"]),
     ("ring::pbkdf2", &["access/"]),
     ("argon2::", &["access/"]),
     ("clap_complete::", &["commands/completions.rs"]),

@@ -77,6 +77,30 @@ async fn a_door_that_changes_has_its_port_at_once_whoever_is_still_on_the_way_ou
     no_notice(&mut broker);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_goodbye_in_its_first_packet_leaves_nothing_behind() {
+    let authority = Authority::new();
+    let home = authority.home.path();
+    put(&authority, home);
+    let (gone, other) = (door(home, None, Anonymous::ReadWrite), door(home, None, Anonymous::Read));
+    let broker = Running::with(Setup { doors: vec![gone, other.clone()], ..Setup::default() }).await;
+    let between = Middlebox::start(broker.address).await;
+    for _ in 0..20 {
+        let (endpoint, config) = stranger(&authority, b"mqtt", false);
+        between.block(true);
+        let before = between.counted().datagrams;
+        let knocking = endpoint.connect_with(config, between.address, "127.0.0.1").unwrap();
+        until("a hello that got lost", || between.counted().datagrams > before).await;
+        between.block(false);
+        drop(knocking);
+        until("a goodbye", || between.counted().datagrams > before + 1).await;
+    }
+    enter(&mut road(broker.address, &authority, None), "in order").await.ping().await;
+    listen(&broker, &[&other]).await;
+    let address = broker.address;
+    until("nobody holds the port", || std::net::UdpSocket::bind(address).is_ok()).await;
+}
+
 /// The first certificate that a door shows.
 async fn shown(authority: &Authority, at: SocketAddr) -> CertificateDer<'static> {
     let (endpoint, config) = stranger(authority, b"mqtt", false);
