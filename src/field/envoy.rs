@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::adopt::Plans;
+use super::backoff::takes_long;
+use super::connection::Speaks;
 use super::devices::{Poll, Roster, Seat};
 use super::outlet;
 use super::overload::{News, Overload};
@@ -25,6 +27,7 @@ use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::stop::Stop;
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 use crate::model::time::Stamp;
@@ -157,6 +160,31 @@ impl Envoy {
             None => {}
         }
         Some(round)
+    }
+
+    /// Opens the connection; true once it is open. The loss of one that worked is not told at once; what fails is.
+    /// Ends with the stop.
+    pub(super) async fn open(&mut self, speaker: &mut impl Speaks, stop: &Stop) -> bool {
+        let untold = speaker.untold_for(self.plan[self.bus].response_timeout);
+        if let Some(untold) = untold.filter(|_| !self.cut) {
+            tokio::select! {
+                opened = speaker.begin() => return self.opened(opened).await,
+                () = sleep(untold) => {}
+                () = stop.begun() => return false,
+            }
+            self.tell_cut(&takes_long()).await;
+        }
+        tokio::select! {
+            opened = speaker.begin() => self.opened(opened).await,
+            () = stop.begun() => false,
+        }
+    }
+
+    async fn opened(&mut self, opened: io::Result<()>) -> bool {
+        if let Err(error) = &opened {
+            self.tell_cut(error).await;
+        }
+        opened.is_ok()
     }
 
     /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat.
