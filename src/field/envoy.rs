@@ -30,7 +30,7 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
-use crate::model::time::Stamp;
+use crate::model::time::{Stamp, micros, millis};
 use crate::pipeline::point::Harvest;
 
 /// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
@@ -142,7 +142,7 @@ impl Envoy {
         if now.duration_since(load.at) < ROUND {
             return None;
         }
-        let passed = u64::try_from(now.duration_since(load.at).as_micros()).unwrap_or(u64::MAX).max(1);
+        let passed = micros(now.duration_since(load.at)).max(1);
         stats.load_percent.set(((busy - load.busy_micros).saturating_mul(100) / passed).min(100));
         let round = Polls { done: polls - load.polls, skipped: skipped - load.skipped };
         (load.at, load.busy_micros, load.polls, load.skipped) = (now, busy, polls, skipped);
@@ -243,7 +243,7 @@ impl Envoy {
         let change = device.unit.answered();
         if change == Change::Back {
             let down = device.down_since.take().map(|since| self.clock.now().since(since));
-            let elapsed_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
+            let elapsed_ms = down.map(millis);
             info!(bus = %self.name, device = %device.name, elapsed_ms, "device answers again");
         }
         if change != Change::Same {

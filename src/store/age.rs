@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::disk::directory::ChunkName;
 use crate::flow::clock::Clock;
 use crate::model::number::Class;
-use crate::model::time::{Certainty, Stamp};
+use crate::model::time::{Certainty, Stamp, signed_millis};
 
 use super::open::Disk;
 use super::room;
@@ -162,7 +162,7 @@ impl Writer {
     }
 
     fn evict_older(&mut self, disk: &mut Disk, max_age: Duration, utc_ms: i64) {
-        let max_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        let max_ms = signed_millis(max_age);
         // At most once round: what cannot be removed stays.
         let chunks: usize = self.shared.state().streams.iter().map(|stream| stream.chunks.len()).sum();
         for _ in 0..chunks {

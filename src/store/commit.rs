@@ -17,7 +17,7 @@ use crate::flow::forward::MessageRecord;
 use crate::flow::hub::{EventRecord, Lost};
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::sample::Sample;
-use crate::model::time::Boot;
+use crate::model::time::{Boot, millis};
 
 use super::acked;
 use super::cursor::Span;
@@ -96,7 +96,7 @@ impl Writer {
         self.disk = Some(disk);
         let took = started.elapsed();
         self.shared.stats.commit_times.add(took);
-        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let elapsed_ms = millis(took);
         self.shared.stats.commit_ms_last.set(elapsed_ms);
         self.shared.stats.commit_ms_max.set(elapsed_ms.max(self.shared.stats.commit_ms_max.get()));
         outcome

@@ -34,6 +34,7 @@ use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
+use crate::model::time::micros;
 
 /// One bus, built and then run.
 pub struct LineBus {
@@ -215,7 +216,7 @@ impl LineBus {
         }
         let (elapsed_ms, error) = (begun.elapsed().as_millis(), answer.as_ref().err().map(display));
         debug!(bus = %self.envoy.name, device = %device.name, elapsed_ms, error, "polled");
-        self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.envoy.stats.busy_micros.add(micros(begun.elapsed()));
         match answer {
             Ok(readings) => self.said(seat, readings).await,
             Err(NoAnswer::Timeout) => self.failed(seat, Cause::Timeout, begun).await,
