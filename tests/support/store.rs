@@ -13,6 +13,7 @@ use ironbridge::flow::notice::{Notice, notices};
 use ironbridge::model::number::{Class, Number};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::sample::{Batch, Sample};
+use ironbridge::model::stats::Counter;
 use ironbridge::model::tag::{DataType, DeviceIx, TagIx};
 use ironbridge::model::time::Stamp;
 use ironbridge::model::value::Value;
@@ -109,7 +110,7 @@ impl Running {
     pub async fn settled(&self, stored: u64) {
         until(|| {
             let stats = self.store.stats();
-            let total: u64 = (0..4).map(|class| stats.stored[class].get() + stats.spilled[class].get()).sum();
+            let total: u64 = stats.stored.values().chain(stats.spilled.values()).map(Counter::get).sum();
             total >= stored
         })
         .await;
