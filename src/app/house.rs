@@ -26,10 +26,11 @@ use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::means::{Means, own_nodes, places, topics};
-use super::publisher::Turn;
 use super::revision::revision;
+use super::roster::{StoreRoster, UplinkRoster};
 use super::trial::Trial;
-use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
+use super::turns::Turn;
+use super::uplinks::Uplinks;
 
 /// All parts, and the plan they follow.
 pub(super) struct House {

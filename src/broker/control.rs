@@ -13,11 +13,11 @@ use crate::road::inside::InnerDoor;
 /// Cheap to clone; does nothing once the broker has ended.
 #[derive(Clone)]
 pub struct Control {
-    shared: Arc<Shared>,
-    certificates: watch::Sender<u64>,
-    orders: mpsc::Sender<Order>,
-    doors: DoorList,
-    inner: InnerDoor,
+    pub(super) shared: Arc<Shared>,
+    pub(super) certificates: watch::Sender<u64>,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) doors: DoorList,
+    pub(super) inner: InnerDoor,
 }
 
 impl fmt::Debug for Control {
@@ -27,14 +27,6 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        (certificates, inner): (watch::Sender<u64>, InnerDoor),
-        (orders, doors): (mpsc::Sender<Order>, DoorList),
-    ) -> Self {
-        Self { shared, certificates, orders, doors, inner }
-    }
-
     /// Other listeners from now on. Who came in through one that is there before and after stays; who came in through one
     /// that is not is told to go. One whose sensors and topics alone are others stays, too, and so does who is still let in
     /// there as what it is. Resolves when each has been tried to be opened; what fails is tried again for ever.

@@ -2,6 +2,8 @@
 
 #![cfg(feature = "mqtt-sn")]
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/broker.rs"]
 mod support;
 

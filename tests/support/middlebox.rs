@@ -20,11 +20,11 @@ struct Orders {
     blocked: bool,
     /// Whose datagrams go nowhere.
     shut_out: HashSet<IpAddr>,
-    /// Of 100 datagrams, each way.
+    /// Each so many-th datagram; 0: none.
     lost: u32,
     delay: Duration,
-    /// Counts on: which datagram is lost is the same in each run.
-    dice: u32,
+    /// Since one was lost.
+    passed: u32,
     counted: Counted,
     /// By client: the socket that stands for it on the other side, and who carries what comes back.
     mappings: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>,
@@ -74,9 +74,10 @@ impl Middlebox {
         self.orders.lock().unwrap().shut_out.insert(client.parse().unwrap());
     }
 
-    /// So many of 100 datagrams are lost, each way.
-    pub fn lose(&self, percent: u32) {
-        self.orders.lock().unwrap().lost = percent;
+    /// Each so many-th datagram is lost, whichever way it goes; 0: none. Evenly, for dice throw a series one day after which
+    /// nobody waits any more: on a new path QUIC repeats after 3, 9, 21, 45 … seconds.
+    pub fn lose_each(&self, so_many_th: u32) {
+        self.orders.lock().unwrap().lost = so_many_th;
     }
 
     /// Each datagram takes so long, each way.
@@ -107,9 +108,12 @@ impl Middlebox {
 impl Orders {
     /// Is this one lost, from or to this client? And how long does it take?
     fn fate(&mut self, client: IpAddr) -> Option<Duration> {
-        self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let lost = self.blocked || self.shut_out.contains(&client) || (self.dice >> 16) % 100 < self.lost;
-        (!lost).then_some(self.delay)
+        self.passed += 1;
+        let lost = self.lost > 0 && self.passed >= self.lost;
+        if lost {
+            self.passed = 0;
+        }
+        (!lost && !self.blocked && !self.shut_out.contains(&client)).then_some(self.delay)
     }
 }
 
