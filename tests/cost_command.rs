@@ -2,6 +2,8 @@
 
 #[path = "support/config.rs"]
 mod config;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/store.rs"]
 mod store;
 #[path = "support/wire_plant.rs"]
@@ -333,7 +335,7 @@ async fn in_a_store_that_is_full_a_class_has_the_rate_of_what_is_held_of_it() {
         running.settled(step * 45).await;
         running.time.advance(Duration::from_secs(50));
     }
-    assert!(running.store.stats().evicted[Class::Bulk as usize].get() > 144 * 20, "most of it is gone");
+    assert!(running.store.stats().evicted[Class::Bulk].get() > 144 * 20, "most of it is gone");
     running.close().await;
     let seen = home.json(Some(&dir));
     let rate = |class: &str| {

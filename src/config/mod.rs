@@ -45,8 +45,8 @@ mod source;
 pub mod units;
 pub mod wire;
 
-pub use check::{GATEWAY, modicon};
-pub use csv::known as csv_known;
+pub use check::{GATEWAY, MODBUS_PORT, modicon};
+pub use csv::{cell::quoted, known as csv_known};
 use plan::Plan;
 use problem::Findings;
 pub use problem::{Problem, Problems};

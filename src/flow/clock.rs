@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::model::time::{Boot, Certainty, Stamp, Wall};
+use crate::model::time::{Boot, Certainty, Stamp, Wall, signed_micros};
 
 /// Where the boot-time clock comes from.
 pub trait TimeSource: Send + Sync {
@@ -258,7 +258,7 @@ pub struct FakeTime(AtomicI64);
 impl FakeTime {
     /// Moves time on.
     pub fn advance(&self, by: std::time::Duration) {
-        self.0.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.0.fetch_add(signed_micros(by), Ordering::Relaxed);
     }
 }
 

@@ -4,13 +4,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 use crate::model::time::Stamp;
 
 /// Samples that found the durable lane full, per class, waiting for the store to number them into gap records.
 #[derive(Debug, Default)]
 pub struct Spill {
-    lost: Mutex<[Option<Lost>; 4]>,
+    lost: Mutex<PerClass<Option<Lost>>>,
 }
 
 /// How many samples of one class were not stored, and when they were taken.
@@ -28,7 +28,7 @@ impl Spill {
     /// Counts one sample (or event) that was not stored.
     pub fn add(&self, class: Class, at: Stamp) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = &mut lost[class as usize];
+        let slot = &mut lost[class];
         match slot {
             Some(lost) => {
                 lost.count += 1;
@@ -39,7 +39,7 @@ impl Spill {
     }
 
     /// The store takes what was lost since it last asked, in class order.
-    pub fn take(&self) -> [Option<Lost>; 4] {
+    pub fn take(&self) -> PerClass<Option<Lost>> {
         std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

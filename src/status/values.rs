@@ -23,8 +23,8 @@ use crate::model::value::Value;
 /// For the histories of all tags.
 pub const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// More points than a screen has columns for are of no use.
-const POINTS_MAX: usize = 600;
+/// Of one tag: more points than a screen has columns for are of no use.
+pub(super) const POINTS_MAX: usize = 600;
 
 /// A point of a history: ms since 1970, and the value if there was one.
 pub type Point = (i64, Option<f64>);

@@ -301,7 +301,7 @@ impl StoreHandle {
     /// Epoch and last committed number of each stream (number 0: none yet).
     pub fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
         let state = self.shared.state();
-        let streams = state.streams.iter();
+        let streams = state.streams.values();
         streams.filter_map(|stream| stream.newest().map(|l| (stream.class, Epoch(l.epoch), Seq(l.last)))).collect()
     }
 
