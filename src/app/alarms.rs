@@ -21,7 +21,7 @@ use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
 use super::alarm_memory::{Active, AlarmMemory, Remembered, settled};
-use super::publisher::Turn;
+use super::turns::Turn;
 
 /// How long alarms wait for their numbers before they are published without (the store is in trouble then).
 const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);

@@ -157,7 +157,8 @@ impl Broker {
 
     /// The way to it while it runs.
     pub fn control(&self) -> Control {
-        Control::new(Arc::clone(&self.shared), (self.doors.asked(), self.doors.inner()), self.doors.orders())
+        let (certificates, inner, (orders, doors)) = (self.doors.asked(), self.doors.inner(), self.doors.orders());
+        Control { shared: Arc::clone(&self.shared), certificates, orders, doors, inner }
     }
 
     /// Tries once to open every listener, so that addresses are known; those that fail are retried by [`Broker::run`].
