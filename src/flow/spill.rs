@@ -2,8 +2,9 @@
 //!
 //! Fed by the hub, emptied by the store; bounded, for it only counts.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::model::lock::Hold as _;
 use crate::model::number::{Class, PerClass};
 use crate::model::time::Stamp;
 
@@ -27,7 +28,7 @@ pub struct Lost {
 impl Spill {
     /// Counts one sample (or event) that was not stored.
     pub fn add(&self, class: Class, at: Stamp) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = self.lost.hold();
         let slot = &mut lost[class];
         match slot {
             Some(lost) => {
@@ -40,6 +41,6 @@ impl Spill {
 
     /// The store takes what was lost since it last asked, in class order.
     pub fn take(&self) -> PerClass<Option<Lost>> {
-        std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.lost.hold())
     }
 }

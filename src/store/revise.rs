@@ -5,13 +5,13 @@
 //! is dropped and logged, as at a start. Saved with the next work of the writer; a crash before that is a start with the
 //! new plan, which comes to the same.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::config::plan::UplinkStart;
 use crate::disk::meta::Edit;
+use crate::model::lock::Hold as _;
 use crate::model::number::{Class, PerClass};
 
 use super::cursor::Cursor;
@@ -45,7 +45,7 @@ impl StoreHandle {
     /// Numbers owed, by uplink.
     pub fn backlogs(&self) -> Vec<(String, u64)> {
         let state = self.shared.state();
-        let routes = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.shared.routes.hold();
         let owed = routes.iter().enumerate().filter(|(_, name)| !name.is_empty());
         owed.map(|(place, name)| (name.clone(), state.backlog(place))).collect()
     }
@@ -53,7 +53,7 @@ impl StoreHandle {
 
 impl Shared {
     pub(super) fn place_of(&self, uplink: &str) -> Option<usize> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter().position(|name| name == uplink)
+        self.routes.hold().iter().position(|name| name == uplink)
     }
 }
 
@@ -77,8 +77,7 @@ impl Writer {
         if state.opened {
             route(&mut state, &routes);
         }
-        *shared.routes.lock().unwrap_or_else(PoisonError::into_inner) =
-            routes.iter().map(|route| route.name.clone()).collect();
+        *shared.routes.hold() = routes.iter().map(|route| route.name.clone()).collect();
         self.opening.uplinks = routes;
         drop(state);
         shared.cursors_due.notify_one();
