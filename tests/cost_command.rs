@@ -2,6 +2,8 @@
 
 #[path = "support/config.rs"]
 mod config;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/store.rs"]
 mod store;
 #[path = "support/wire_plant.rs"]

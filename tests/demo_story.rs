@@ -23,6 +23,8 @@ use tokio_modbus::slave::Slave;
 mod cloud;
 #[path = "support/owed.rs"]
 mod owed;
+#[path = "support/patience.rs"]
+mod patience;
 #[path = "support/uplink_rig.rs"]
 mod rig;
 

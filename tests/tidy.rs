@@ -50,6 +50,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("use nix::", &["broker/door/sensors/port.rs"]),
     ("ring::hmac", &["uplink/azure.rs", "access/", "road/quic/", "road/server.rs"]),
     ("quinn::", &["road/quic/"]),
+    ("quinn_proto::", &["road/quic/"]),
     ("ring::pbkdf2", &["access/"]),
     ("argon2::", &["access/"]),
     ("clap_complete::", &["commands/completions.rs"]),
@@ -171,6 +172,33 @@ fn rooms_import_only_from_their_floor_and_below() {
                     floors.contains_key(target.as_str()) || ["app", "commands", "cli"].contains(&target.as_str());
                 if known && target != room && target != "model" && !allowed.contains(&target.as_str()) {
                     problems.push(format!("src/{file}:{line}: {room} may not import {target}"));
+                }
+            }
+        }
+    }
+    fail_with(&problems);
+}
+
+/// The floors of the app are what its head says.
+#[test]
+fn no_module_of_the_app_uses_one_above_it() {
+    let sources = sources();
+    let (_, app) = sources.iter().find(|(file, _)| file == "app/mod.rs").expect("it is there");
+    let floors: Vec<&str> = head(app).flat_map(|line| line.split('`').skip(1).step_by(2)).collect();
+    let height = |module: &str| floors.iter().position(|name| *name == module);
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut problems = Vec::new();
+    for (file, text) in &sources {
+        let Some(own) = file.strip_prefix("app/").map(word).filter(|own| own != "mod") else { continue };
+        let app_is = if file.matches('/').count() == 1 {
+            ["crate::app::", "super::"]
+        } else {
+            ["crate::app::", "super::super::"]
+        };
+        for (line, code) in code_and_uses(product(text)) {
+            for used in app_is.iter().flat_map(|path| code.split(path).skip(1)).map(word) {
+                if height(&used) > height(&own) {
+                    problems.push(format!("src/{file}:{line}: {own} may not use {used}, which stands above it"));
                 }
             }
         }

@@ -221,14 +221,6 @@ impl Audit {
         }
     }
 
-    /// A command from the status page.
-    pub(super) fn operated(deed: &Deed<'_>) {
-        let Deed { operation, outcome, .. } = *deed;
-        let (from, identity) = (place(Some(deed.from)), deed.who.to_string());
-        let (device, tag) = (shown(deed.device), shown(deed.tag));
-        tracing::info!(audit = "operated", from, identity, device, tag, operation, outcome, "command from the page");
-    }
-
     /// One that went nowhere. Strangers share their lines by address: they cannot crowd out whoever is known.
     pub(super) fn operate_refused(&self, deed: &Deed<'_>) {
         let Deed { who, operation, outcome, .. } = *deed;
@@ -282,8 +274,16 @@ fn lock(quiet: &Mutex<Quiet>) -> MutexGuard<'_, Quiet> {
     quiet.hold()
 }
 
+/// A command from the status page, done or refused.
+pub fn operated(deed: &Deed<'_>) {
+    let Deed { operation, outcome, .. } = *deed;
+    let (from, identity) = (place(Some(deed.from)), deed.who.to_string());
+    let (device, tag) = (shown(deed.device), shown(deed.tag));
+    tracing::info!(audit = "operated", from, identity, device, tag, operation, outcome, "command from the page");
+}
+
 /// Somebody left the status page.
-pub(super) fn logout(who: &Identity, from: IpAddr) {
+pub fn logged_out(who: &Identity, from: IpAddr) {
     let (from, identity) = (place(Some(from)), who.to_string());
     tracing::info!(audit = "logout", from, identity, "user logged out");
 }

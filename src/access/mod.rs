@@ -39,8 +39,8 @@ use crate::model::stats::Counter;
 use crate::model::value::Value;
 use acl::Acl;
 pub use acl::{ANONYMOUS, CERTIFICATE, EVERYONE, SENSOR};
-pub use audit::Deed;
 use audit::{Audit, Shows};
+pub use audit::{Deed, logged_out, operated};
 pub use brake::network;
 use desk::{Checked, Desk, Login};
 pub use file::{BadFile, change, read, replace};
@@ -372,19 +372,9 @@ impl Access {
         self.audit.command_refused(command, reason);
     }
 
-    /// For the audit trail: a command from the status page, done or refused.
-    pub fn operated(&self, deed: Deed<'_>) {
-        Audit::operated(&deed);
-    }
-
     /// For the audit trail: one that nothing came of, for want of a right or a login.
     pub fn operate_refused(&self, deed: Deed<'_>) {
         self.audit.operate_refused(&deed);
-    }
-
-    /// For the audit trail: somebody left the status page.
-    pub fn logged_out(&self, who: &Identity, from: IpAddr) {
-        audit::logout(who, from);
     }
 
     /// May it pause, poll and reset this device?

@@ -22,7 +22,7 @@ use crate::payload::json;
 
 use super::alarm_memory::{Active, AlarmMemory, Remembered, settled};
 use super::events::NUMBER_WAIT_MAX;
-use super::publisher::Turn;
+use super::turns::Turn;
 
 /// What is active is remembered this often at most, for the sake of the flash. After a crash in between an alarm is told
 /// again.

@@ -1,86 +1,30 @@
-//! Gathers the status page's board from the counters of all rooms.
-//!
-//! Everything here is read, nothing is asked: no room waits for the page. It holds counters only, never a handle that
-//! would keep a store or a lane open.
+//! Gathers the status page's board from the counters of all rooms. Everything is read, nothing is asked: no room waits
+//! for the page.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::access::Access;
-use crate::broker::{BrokerStats, DoorList};
 use crate::config::plan::{BusPlan, DevicePlan, ListenerPlan, Period, Plan};
 use crate::field::BusStats;
-use crate::flow::clock::Clock;
-use crate::flow::hub::{DeviceReport, HubStats};
-use crate::flow::latest::Latest;
-use crate::flow::notice::{Notice, Notices, Told};
-use crate::flow::progress::Progress;
+use crate::flow::hub::DeviceReport;
+use crate::flow::notice::{DatedNotice, Notice};
 use crate::model::stats::Times;
 use crate::model::time::{Certainty, Stamp, Wall};
-use crate::status::StatusStats;
 use crate::status::board::{
     Alarm, Board, Broker, Budget, Bus, Device, Event, Gateway, Listener, Spread, Store, Uplink,
 };
-use crate::store::StoreStats;
 use crate::uplink::UplinkStats;
 
-use super::alarms::Shown;
-use super::figures;
 use super::health;
-use super::router::{BusSlot, PlanNow, Slots};
-use super::uplinks::{StoreRoster, UplinkRoster};
+use super::roster::BusSlot;
+use super::sources::Sources;
 
 const DAY_S: u64 = 86_400;
 const DAY_MS: i64 = 86_400_000;
 
 /// Shorter than this, what was written says nothing about a day.
 const WRITTEN_AFTER_S: u64 = 60;
-
-/// What a command on this box may ask of the running gateway, whoever may see the status page.
-#[derive(Clone)]
-pub struct Insight(pub(super) Sources);
-
-impl Insight {
-    /// As `GET /api/status` has it, for somebody who may see all.
-    pub fn status(&self) -> String {
-        let board = self.0.board();
-        serde_json::to_string(&board.with_alarms(|_| true)).unwrap_or_else(|error| error.to_string())
-    }
-
-    /// As `GET /metrics` has it.
-    pub fn metrics(&self) -> String {
-        figures::all(&self.0).text().unwrap_or_else(|error| error.to_string())
-    }
-}
-
-/// Where figures come from. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Sources {
-    pub plan: PlanNow,
-    pub clock: Clock,
-    /// When the gateway was.
-    pub started: Stamp,
-    pub buses: Slots,
-    pub latest: Arc<Latest>,
-    pub hub: Arc<HubStats>,
-    /// Bridges too.
-    pub uplinks: UplinkRoster,
-    pub store: Arc<StoreStats>,
-    /// By the name of the bridge.
-    pub bridge_stores: StoreRoster,
-    pub broker: Arc<BrokerStats>,
-    pub doors: DoorList,
-    pub access: Arc<Access>,
-    pub notices: Notices,
-    pub progress: Progress,
-    /// The time is the system's own word.
-    pub unvouched: Arc<AtomicBool>,
-    pub alarms: Shown,
-    pub status: Arc<StatusStats>,
-}
 
 impl Sources {
     /// How everything stands now.
@@ -109,10 +53,6 @@ impl Sources {
 
     fn time(&self, at: Stamp) -> String {
         self.clock.wall(at).to_string()
-    }
-
-    pub(super) fn uptime(&self) -> Duration {
-        self.clock.now().since(self.started)
     }
 
     fn gateway(&self) -> Gateway {
@@ -195,7 +135,7 @@ impl Sources {
         let written = u128::from(stats.written_bytes.get()) * u128::from(DAY_S);
         let written = written.checked_div(u128::from(uptime)).and_then(|bytes| u64::try_from(bytes).ok());
         // Whether it fails it says itself; why, in its notice. The store of a bridge has the bridge's name before this.
-        let why = |told: Told| {
+        let why = |told: DatedNotice| {
             let Notice { event, subject, detail, .. } = told.notice;
             (event == "store_failed" && subject == "store").then_some(detail)
         };
@@ -248,7 +188,7 @@ impl Sources {
         shown.collect()
     }
 
-    fn event(&self, Told { at, notice }: Told) -> Event {
+    fn event(&self, DatedNotice { at, notice }: DatedNotice) -> Event {
         Event {
             time: self.time(at),
             event: notice.event,

@@ -1,5 +1,4 @@
-//! Bridges: each is an uplink that carries clients' messages and nothing else, out of a store of its own. And what comes
-//! down, over a bridge or an uplink, on its way to the local broker.
+//! Bridges: each is an uplink that carries clients' messages and nothing else, out of a store of its own.
 //!
 //! Order: [`Bridges::open`] makes the stores, whose lanes `forwarding` leads clients' messages to; [`Bridges::connect`] lets
 //! those connect that do not yet; taken down with the uplinks, or one by one when a reload has them no more.
@@ -18,22 +17,21 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::broker::{NotTaken, Publisher};
+use crate::broker::Publisher;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{BridgePlan, Notifications, Plan, UplinkStart};
-use crate::flow::forward::Letter;
 use crate::flow::hub::{self, DurableEnd, Hub};
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::stop::Stop;
 use crate::model::topic::bridge_state;
 use crate::store::{self, Opening, Revision, Route, StoreHandle, StoreStats};
-use crate::uplink::{LocalBroker, PassOn, PassedOn, UplinkStats};
+use crate::uplink::UplinkStats;
 
 use super::means::{Means, Teller, bridge_subject};
 use super::offered;
 use super::revision::Bounds;
 use super::supervisor::watch_store;
-use super::uplinks::UplinkPart;
+use super::uplinks::{Beginning, UplinkPart};
 use super::watchdog;
 
 /// How often the state of a connection is looked at.
@@ -94,7 +92,7 @@ impl Bridges {
             let crew = means.crew(&stop);
             helpers.spawn(crew.keep("notices", &name, tell_for(name.clone(), told, means.notices.clone())));
             let store = store.start(end, means.clock.clone(), own);
-            watchdog::ask_store(&mut helpers, &crew, (&name, &store), &stop);
+            watchdog::ask_store(&mut helpers, &crew, &name, &store, &stop);
             helpers.spawn(watch_store(store.clone(), "the store of a bridge", stop.clone(), means.broken.clone()));
             let part = BridgePart { plan: bridge.clone(), hub: Some(hub), store, connection: None, stop, helpers };
             self.parts.insert(name, part);
@@ -129,10 +127,16 @@ impl Bridges {
     /// Lets those connect that do not yet.
     pub fn connect(&mut self, means: &Means, gateway: &str) {
         for (name, part) in self.parts.iter_mut().filter(|(_, part)| part.connection.is_none()) {
-            let plan = &part.plan.uplink;
-            let stops = (self.stop.child(), &part.stop);
-            let connection = UplinkPart::begin(means, ("bridge", gateway), (plan, &part.store), None, stops);
-            let Some(connection) = connection else {
+            let beginning = Beginning {
+                kind: "bridge",
+                gateway,
+                plan: &part.plan.uplink,
+                store: &part.store,
+                commands: None,
+                stop: self.stop.child(),
+                sources: &part.stop,
+            };
+            let Some(connection) = UplinkPart::begin(means, beginning) else {
                 tracing::error!(bridge = name, "the store does not know the bridge it was opened for");
                 continue;
             };
@@ -261,25 +265,6 @@ fn opening(plan: &Plan, bridge: &BridgePlan, earlier: &[Arc<Plan>], boot_token: 
         tags: Vec::new(),
         uplinks: vec![Route { name, classes, start: UplinkStart::Oldest }],
         boot_token,
-    }
-}
-
-/// From the subscription upstream to the local broker.
-pub(super) fn pass_on(publisher: Publisher) -> PassOn {
-    Arc::new(publisher)
-}
-
-impl LocalBroker for Publisher {
-    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
-        match self.pass_on(letter, newest) {
-            Ok(kept) => Some(Box::pin(async move { kept.await.is_ok() })),
-            Err(NotTaken::NoRoom) => Some(Box::pin(std::future::ready(false))),
-            Err(NotTaken::NotOurs) => None,
-        }
-    }
-
-    fn retained_version(&self) -> u64 {
-        self.retained_version()
     }
 }
 

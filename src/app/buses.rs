@@ -20,9 +20,8 @@ use crate::pipeline::derive::Derive;
 
 use super::derived;
 use super::means::{Means, Teller};
-use super::router::BusSlot;
-use super::running::report;
-use super::supervisor::WatchedBus;
+use super::roster::BusSlot;
+use super::supervisor::{WatchedBus, report};
 
 /// Buses that devices leave finish their transactions within this, as a rule: several answers are waited for.
 const PARTED_WITHIN: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use crate::host::process;
 use crate::status::StatusStats;
 use crate::status::metrics::{Figures, Labels};
 
-use super::board::Sources;
+use super::sources::Sources;
 
 mod broker;
 mod field;
@@ -35,7 +35,7 @@ pub(super) fn all(sources: &Sources) -> Figures {
         }
     }
     for report in sources.latest.reports() {
-        field::device(out, (sources, &plan), &report);
+        field::device(out, sources, &plan, &report);
     }
     flow(out, sources);
     store::store(out, GATEWAY, &sources.store);

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::config::plan::{BusPlan, Carrier};
-use crate::flow::notice::Told;
+use crate::flow::notice::DatedNotice;
 use crate::flow::progress::{Late, Stuck};
 use crate::status::board::{Board, Bus, Device};
 use crate::status::health::{Finding, Health};
 
-use super::board::Sources;
+use super::sources::Sources;
 use super::timekeeper::UNVOUCHED;
 
 /// Conditions that somebody has to mend. Not among them: the status page has no door. It shows the gateway and is no part of
@@ -72,8 +72,8 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
 }
 
 /// What rooms have told and not taken back.
-fn conditions(standing: impl IntoIterator<Item = Told>, reasons: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
-    for Told { notice, .. } in standing {
+fn conditions(standing: impl IntoIterator<Item = DatedNotice>, reasons: &mut Vec<Finding>, notes: &mut Vec<Finding>) {
+    for DatedNotice { notice, .. } in standing {
         let (event, part) = (notice.event, notice.part());
         let finding = Finding { part, name: notice.subject, text: notice.detail };
         if REASONS.contains(&event) {
@@ -139,7 +139,7 @@ mod tests {
         let told = events.map(|event| {
             let (subject, detail) = ("127.0.0.1:1".to_owned(), "address in use".to_owned());
             let at = Stamp { boot: Boot(1), micros: 0 };
-            Told { at, notice: Notice { event, phase: Phase::Active, subject, detail } }
+            DatedNotice { at, notice: Notice { event, phase: Phase::Active, subject, detail } }
         });
         conditions(told, &mut reasons, &mut notes);
         [reasons, notes].map(|findings| findings.iter().map(|finding| finding.part).collect())

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::broker::{Control, Publisher};
@@ -26,9 +25,10 @@ use crate::status::values::Values;
 use crate::store::StoreHandle;
 use crate::uplink::{Commands, Timing};
 
-use super::publisher::{Configuration, LivePublisher, Turns};
-use super::router::{PlanNow, Slots};
+use super::publisher::{Configuration, LivePublisher};
+use super::roster::{PlanNow, Slots};
 use super::supervisor::{BusParts, Crew, build};
+use super::turns::Turns;
 
 /// Handles of everything that outlives a reload. Held by the house; given back when it is taken down.
 pub(super) struct Means {
@@ -166,11 +166,6 @@ pub(super) fn places(plan: &Plan) -> HashSet<Box<str>> {
 pub(super) fn own_nodes(plan: &Plan) -> impl Iterator<Item = Node> {
     let local = plan.uplinks.iter().filter(|uplink| uplink.is_local());
     local.filter_map(|uplink| Some(uplink.sparkplug.as_ref()?.node.clone()))
-}
-
-/// A plan that changes under those who look at it.
-pub(super) fn plan_now(plan: &Arc<Plan>) -> PlanNow {
-    Arc::new(ArcSwap::new(Arc::clone(plan)))
 }
 
 #[cfg(test)]

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::config::plan::{Plan, TagPlan, UplinkPlan};
 use crate::store::{self, Opening, Route, Store, TagMeta};
-
-use super::start::StartError;
 
 /// One that is just ending is waited for, or a command.
 const IN_USE_MAX: Duration = Duration::from_secs(10);
@@ -21,14 +19,25 @@ const IN_USE_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Why the store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOpened {
+    /// Another process has it.
+    #[error("another gateway runs with this store: {0}")]
+    InUse(String),
+    /// The thread that opens it died.
+    #[error("a start thread died: {0}")]
+    Thread(#[from] JoinError),
+}
+
 /// Opens it, unless another process keeps it to itself.
-pub(super) async fn open(plan: &Plan, boot_token: String) -> Result<Store, StartError> {
+pub(super) async fn open(plan: &Plan, boot_token: String) -> Result<Store, NotOpened> {
     wait_for(&store_dir(plan)).await?;
     let opening = opening(plan, boot_token);
     Ok(spawn_blocking(move || store::open(opening)).await?)
 }
 
-async fn wait_for(dir: &Path) -> Result<(), StartError> {
+async fn wait_for(dir: &Path) -> Result<(), NotOpened> {
     let until = Instant::now() + IN_USE_MAX;
     let mut is_told = false;
     loop {
@@ -37,7 +46,7 @@ async fn wait_for(dir: &Path) -> Result<(), StartError> {
             return Ok(());
         }
         if Instant::now() >= until {
-            return Err(StartError::StoreInUse(format!("{} is in use", dir.display())));
+            return Err(NotOpened::InUse(format!("{} is in use", dir.display())));
         }
         if !std::mem::replace(&mut is_told, true) {
             tracing::warn!(dir = %dir.display(), "the store is in use by another process, waiting for it");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::broker::Publisher;
 use crate::config::difference::kept;
@@ -20,14 +20,7 @@ use crate::payload::json;
 use crate::status::values::Values;
 
 use super::alarms::AlarmBoard;
-
-/// Another plan, arranged after the one before.
-pub struct Turn {
-    /// It.
-    pub plan: Arc<Plan>,
-    /// Told when its new topics are there and its old ones are gone.
-    pub done: oneshot::Sender<()>,
-}
+use super::turns::{Turn, TurnsTaken};
 
 /// What the status says of the configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,18 +52,6 @@ pub fn status(clock: &Clock, state: &str, configuration: Configuration) -> Bytes
     let status =
         serde_json::json!({ "state": state, "time": time, "version": version, "configuration": configuration });
     status.to_string().into()
-}
-
-/// Where the live side is told of another plan: values, and alarms.
-pub type Turns = [mpsc::Sender<Turn>; 2];
-
-/// The other ends of [`Turns`].
-pub type TurnsTaken = [mpsc::Receiver<Turn>; 2];
-
-/// Makes the way of new plans to the live side. One at a time.
-pub fn turns() -> (Turns, TurnsTaken) {
-    let ((values, of_values), (alarms, of_alarms)) = (mpsc::channel(1), mpsc::channel(1));
-    ([values, alarms], [of_values, of_alarms])
 }
 
 /// Empties the live lane into the broker.

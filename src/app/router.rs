@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,21 +32,13 @@ use crate::payload::json;
 use crate::pipeline::limits;
 
 use super::request::{self, Wanted};
+use super::roster::{PlanNow, Slots};
 
 /// A command without a deadline of its own is dropped after this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A disk that takes longer than this to journal a command does not take it at all.
 const JOURNALLED_WITHIN: Duration = Duration::from_secs(300);
-
-/// Where the bus of a device is reached; swapped when a bus is restarted.
-pub type BusSlot = Arc<ArcSwap<BusHandle>>;
-
-/// The slots of all buses, by `BusIx`; a reload changes them.
-pub type Slots = Arc<ArcSwap<Vec<Option<BusSlot>>>>;
-
-/// The plan in force; a reload changes it, and places of tags stay.
-pub type PlanNow = Arc<ArcSwap<Plan>>;
 
 /// The router's connections to the other rooms.
 pub struct Router {

@@ -21,13 +21,13 @@ use crate::host::facts::RuntimeDir;
 use crate::host::notify::{self, Notify};
 use crate::store::StoreHandle;
 
-use super::board::Insight;
 use super::house::House;
+use super::insight::Insight;
 use super::publisher::LivePublisher;
 use super::quarters::Quarters;
 use super::reload::Reloader;
-use super::router::PlanNow;
-use super::uplinks::UplinkRoster;
+use super::roster::{PlanNow, UplinkRoster};
+use super::supervisor::report;
 use super::watchdog::{Line, Watchdog};
 
 /// What stopping may take at most, as the unit file gives it (`TimeoutStopSec=`): a transaction with the longest timeout that
@@ -111,7 +111,7 @@ impl Running {
     pub fn watchdog(&self, notify: Notify) -> std::io::Result<Watchdog> {
         let line = Line::new(Arc::clone(&self.plan), self.store.stats(), Arc::clone(&self.roster));
         let (progress, notices) = (self.progress.clone(), self.notices.clone());
-        Watchdog::start((progress, notices, notify), notify::watchdog_interval(), move || line.now())
+        Watchdog::start(progress, notices, notify, notify::watchdog_interval(), move || line.now())
     }
 
     /// The counters of every uplink, by name, as a reload may have changed them.
@@ -196,15 +196,6 @@ async fn given<T>(house: impl Future<Output = Option<T>>, stop: &Stop) -> Option
 async fn join_all(tasks: &mut JoinSet<()>, what: &'static str) {
     while let Some(ended) = tasks.join_next().await {
         report(ended, what);
-    }
-}
-
-/// A task that panicked is named; stopping goes on.
-pub(super) fn report<T>(ended: Result<T, tokio::task::JoinError>, what: &'static str) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(task = what, %error, "a task panicked");
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -27,8 +26,8 @@ use crate::flow::latest::Latest;
 use crate::flow::notice::{self, Notice, Notices};
 use crate::flow::progress::Progress;
 use crate::flow::stop::Stop;
-use crate::host::clock::{self as host_clock, Told, Watch};
-use crate::host::facts;
+use crate::host::clock::{self as host_clock, News, Watch};
+use crate::host::facts::{self, RuntimeDir};
 use crate::model::topic::{GatewayTopics, Ownership};
 use crate::payload::json;
 use crate::status::values::Values;
@@ -37,7 +36,6 @@ use crate::uplink::Timing;
 
 use super::alarm_memory::AlarmMemory;
 use super::alarms::{AlarmBoard, Shown};
-use super::board::{Insight, Sources};
 use super::bridges::Bridges;
 use super::buses::Buses;
 use super::events::Events;
@@ -45,18 +43,21 @@ use super::fallback::Fallback;
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
+use super::insight::Insight;
 use super::learned;
-use super::means::{Means, own_nodes, places, plan_now, topics};
-use super::opening::{self, store_dir};
-use super::publisher::{self, Turns};
+use super::means::{Means, own_nodes, places, topics};
+use super::opening::{self, NotOpened, store_dir};
 use super::quarters::Quarters;
 use super::reload::Reloader;
+use super::roster::{StoreRoster, UplinkRoster, plan_now};
 use super::router::{Answers, Router};
 use super::running::{Running, Tasks};
-use super::status;
+use super::sources::Sources;
+use super::status::{self, Page};
 use super::supervisor::{watch_broker, watch_store};
 use super::timekeeper::Timekeeper;
-use super::uplinks::{StoreRoster, UplinkRoster, Uplinks};
+use super::turns::{Turns, turns};
+use super::uplinks::Uplinks;
 use super::watchdog;
 
 /// Why a gateway with a valid plan could not begin.
@@ -68,9 +69,9 @@ pub enum StartError {
     /// No threads for local clients.
     #[error("cannot start threads for local clients: {0}")]
     Quarters(io::Error),
-    /// Another process has the store.
-    #[error("another gateway runs with this store: {0}")]
-    StoreInUse(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] NotOpened),
     /// The broker's own files.
     #[error(transparent)]
     Broker(#[from] crate::broker::BrokerError),
@@ -81,6 +82,7 @@ pub enum StartError {
 
 /// What every other part is built on.
 struct Base {
+    run_dir: RuntimeDir,
     plan: Arc<Plan>,
     stop: Stop,
     clock: Clock,
@@ -91,23 +93,28 @@ struct Base {
     told: mpsc::Receiver<Notice>,
     watch: Watch,
     progress: Progress,
+    broken: watch::Sender<Option<&'static str>>,
+}
+
+/// What leads to the gateway's own broker, and in through it.
+struct Local {
+    publisher: Publisher,
+    control: Control,
+    entry: CommandEntry,
+    forward: ForwardEntry,
+    ownership: Arc<Ownership>,
 }
 
 /// Builds everything and lets it run; `stop` is heard by the sources, `patience` is the uplinks'.
 pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Running, StartError> {
-    let run_dir = facts::RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     let base = lay_base(Arc::clone(&plan), stop.clone()).await?;
     let (entry, commands) = command::road();
-    let ownership = Arc::new(ownership(&plan));
     let quarters = Quarters::new().map_err(StartError::Quarters)?;
     let access = Arc::new(Access::new(&plan.broker));
-    let forward = ForwardEntry::none();
-    let entries = (entry.clone(), forward.clone());
-    let (broker, publisher) = build_broker(&base, &access, Arc::clone(&ownership), entries).await?;
-    let (turns, turned) = publisher::turns();
-    let (broken, broke) = watch::channel(None);
-    let roads = (broker.control(), publisher.clone(), entry.clone());
-    let means = means(&base, roads, (forward, ownership), (turns, broken.clone()), (run_dir.path(), patience));
+    let (broker, local) = build_broker(&base, &access, entry.clone()).await?;
+    let publisher = local.publisher.clone();
+    let (turns, turned) = turns();
+    let means = means(&base, local, turns, patience);
     let values = plan.status.is_some().then(|| Arc::new(Values::new(Arc::clone(&plan), base.clock.clone())));
     let live = means.live(&plan, values.clone());
     let mut house = house(&base, means, Arc::clone(&access));
@@ -120,17 +127,17 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     let alarms = resume_alarms(&base, publisher.clone()).await?;
     let broker_end = CancellationToken::new();
     house.buses.begin(&house.means, &plan).await;
-    let mut sources = start_sources(&base, &house, (commands, &access), &broker_end);
+    let mut sources = start_sources(&base, &house, commands, &access, &broker_end);
     house.uplinks.begin(&house.means, &plan);
     house.bridges.connect(&house.means, &plan.gateway.name);
     house.show_roster();
     let insight = Insight(figures(&base, &house, &access, alarms.shown()));
     let crew = house.means.crew(&stop);
-    let doors = (&mut sources, &crew, &stop, house.gatekeeper.renewals());
-    let status = status::open(&plan, insight.0.clone(), &quarters, (values, entry), doors).await;
-    let status = status.inspect_err(|_| stop.begin())?;
+    let (shows, renew) = (insight.0.clone(), house.gatekeeper.renewals());
+    let page = Page { sources: shows, values, commands: entry, renew, stop: stop.clone() };
+    let status = status::open(&plan, page, &quarters, &crew, &mut sources).await.inspect_err(|_| stop.begin())?;
 
-    let Base { clock, store, hub, latest, told, watch: time, notices, progress, .. } = base;
+    let Base { run_dir, clock, store, hub, latest, told, watch: time, notices, progress, broken, .. } = base;
     let timekeeper = Timekeeper { clock: clock.clone(), store: store.clone(), notices: notices.clone() };
     sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
     let (roster, in_force, farewell) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan), house.farewell());
@@ -141,7 +148,13 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         events: tokio::spawn(crew.run("events", events)),
         live: quarters.spawn(crew.run("publisher", live.run(Arc::clone(&latest), alarms, turned))),
         store_watch: tokio::spawn(watch_store(store.clone(), "the store", stop.clone(), broken.clone())),
-        broker: quarters.spawn(watch_broker(broker, stop.clone(), broker_end.clone(), broken, progress.clone())),
+        broker: quarters.spawn(watch_broker(
+            broker,
+            stop.clone(),
+            broker_end.clone(),
+            broken.clone(),
+            progress.clone(),
+        )),
     };
     Ok(Running {
         stop,
@@ -151,7 +164,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
         plan: in_force,
         latest,
         broker_end,
-        broke,
+        broke: broken.subscribe(),
         store,
         addresses,
         status,
@@ -211,13 +224,8 @@ fn boot_token() -> String {
 }
 
 /// What parts are built from.
-fn means(
-    base: &Base,
-    (control, publisher, entry): (Control, Publisher, CommandEntry),
-    (forward, ownership): (ForwardEntry, Arc<Ownership>),
-    (turns, broken): (Turns, watch::Sender<Option<&'static str>>),
-    (run_dir, timing): (&Path, Timing),
-) -> Means {
+fn means(base: &Base, local: Local, turns: Turns, timing: Timing) -> Means {
+    let Local { publisher, control, entry, forward, ownership } = local;
     Means {
         stop: base.stop.clone(),
         clock: base.clock.clone(),
@@ -239,10 +247,10 @@ fn means(
         plans: watch::Sender::new(Arc::clone(&base.plan)),
         slots: Arc::default(),
         turns,
-        run_dir: run_dir.to_owned(),
+        run_dir: base.run_dir.path().to_owned(),
         boot_token: boot_token(),
         timing,
-        broken,
+        broken: base.broken.clone(),
     }
 }
 
@@ -285,6 +293,7 @@ async fn resume_alarms(base: &Base, publisher: Publisher) -> Result<AlarmBoard, 
 }
 
 async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
+    let run_dir = RuntimeDir::new().map_err(StartError::RuntimeDir)?;
     // Where the data directory cannot be used, values are polled and served all the same: the store says so and tries
     // again, and commands are refused, because they cannot be journalled.
     let store = opening::open(&plan, boot_token()).await?;
@@ -295,8 +304,8 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     let floor = clock.floor();
     let mut watch = Watch::new(plan.gateway.time_source.clone());
     let first_fix = match watch.look(&clock) {
-        Told::Fix(fix) | Told::Set(fix) => Some(fix),
-        Told::Nothing | Told::Unset(_) => None,
+        News::Fix(fix) | News::Set(fix) => Some(fix),
+        News::Nothing | News::Unset(_) => None,
     };
     for fix in floor.into_iter().chain(first_fix) {
         clock.learn(fix);
@@ -307,33 +316,33 @@ async fn lay_base(plan: Arc<Plan>, stop: Stop) -> Result<Base, StartError> {
     for fix in floor.into_iter().chain(first_fix) {
         store.record_fix(fix);
     }
-    Ok(Base { plan, stop, clock, store, hub, latest, notices, told, watch, progress: Progress::default() })
+    let (progress, broken) = (Progress::default(), watch::Sender::default());
+    Ok(Base { run_dir, plan, stop, clock, store, hub, latest, notices, told, watch, progress, broken })
 }
 
-async fn build_broker(
-    base: &Base,
-    access: &Arc<Access>,
-    ownership: Arc<Ownership>,
-    (commands, forward): (CommandEntry, ForwardEntry),
-) -> Result<(Broker, Publisher), StartError> {
+async fn build_broker(base: &Base, access: &Arc<Access>, entry: CommandEntry) -> Result<(Broker, Local), StartError> {
+    let (ownership, forward) = (Arc::new(ownership(&base.plan)), ForwardEntry::none());
     let parts = BrokerParts {
         plan: base.plan.broker.clone(),
         access: Arc::clone(access),
-        ownership,
-        commands,
-        forward,
+        ownership: Arc::clone(&ownership),
+        commands: entry.clone(),
+        forward: forward.clone(),
         clock: base.clock.clone(),
         notices: base.notices.clone(),
         ledger_path: base.plan.gateway.data_dir.join("broker.db"),
     };
-    Ok(tokio::task::spawn_blocking(move || Broker::new(parts)).await??)
+    let (broker, publisher) = tokio::task::spawn_blocking(move || Broker::new(parts)).await??;
+    let control = broker.control();
+    Ok((broker, Local { publisher, control, entry, forward, ownership }))
 }
 
 /// What hears the stop besides the buses: router, users, clock, and who asks threads for a sign of life.
 fn start_sources(
     base: &Base,
     house: &House,
-    (commands, access): (mpsc::Receiver<command::Submitted>, &Arc<Access>),
+    commands: mpsc::Receiver<command::Submitted>,
+    access: &Arc<Access>,
     end: &CancellationToken,
 ) -> JoinSet<()> {
     let (mut sources, stop, means) = (JoinSet::new(), &base.stop, &house.means);
@@ -359,7 +368,7 @@ fn start_sources(
     sources.spawn(crew.run("router", router.run(commands, stop.clone())));
     sources.spawn(crew.keep("forward", "", forwarding::close_at_stop(means.forward.clone(), stop.clone())));
     sources.spawn(crew.run("users", Arc::clone(&house.gatekeeper).run(stop.clone())));
-    watchdog::ask_store(&mut sources, &crew, ("", &base.store), stop);
+    watchdog::ask_store(&mut sources, &crew, "", &base.store, stop);
     let control = means.control.clone();
     let ledger = watchdog::ask(async move || control.disk_answers().await, stop.clone());
     sources.spawn(crew.run("ledger", ledger));

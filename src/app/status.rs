@@ -14,24 +14,35 @@ use crate::model::tag::BusIx;
 use crate::status::values::Values;
 use crate::status::{Status, StatusParts};
 
-use super::board::Sources;
 use super::figures;
 use super::quarters::Quarters;
-use super::router::Slots;
+use super::roster::Slots;
+use super::sources::Sources;
 use super::supervisor::Crew;
+
+/// What the page shows, and leads to.
+pub(super) struct Page {
+    pub sources: Sources,
+    pub values: Option<Arc<Values>>,
+    pub commands: CommandEntry,
+    /// Changes when its certificate is to be read again.
+    pub renew: watch::Receiver<u64>,
+    pub stop: Stop,
+}
 
 /// Where it is, once it has been tried; the page itself runs until stopping, as one of the sources.
 pub(super) async fn open(
     plan: &Plan,
-    sources: Sources,
+    page: Page,
     quarters: &Quarters,
-    (values, commands): (Option<Arc<Values>>, CommandEntry),
-    (tasks, crew, stop, renew): (&mut JoinSet<()>, &Crew, &Stop, watch::Receiver<u64>),
+    crew: &Crew,
+    tasks: &mut JoinSet<()>,
 ) -> Result<Option<SocketAddr>, JoinError> {
-    let (Some(page), Some(values)) = (plan.status.clone(), values) else { return Ok(None) };
+    let Page { sources, values, commands, renew, stop } = page;
+    let (Some(plan), Some(values)) = (plan.status.clone(), values) else { return Ok(None) };
     let operate = operate(&values, sources.buses.clone());
     let parts = StatusParts {
-        plan: page,
+        plan,
         access: Arc::clone(&sources.access),
         clock: sources.clock.clone(),
         notices: sources.notices.clone(),
@@ -55,7 +66,7 @@ pub(super) async fn open(
             (status, address)
         })
         .await?;
-    let serving = quarters.spawn(crew.run("status", status.run(stop.clone())));
+    let serving = quarters.spawn(crew.run("status", status.run(stop)));
     tasks.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the status page ended badly");

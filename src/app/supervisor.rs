@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::model::tag::BusIx;
 use crate::model::time::Stamp;
 use crate::store::StoreHandle;
 
-use super::router::BusSlot;
+use super::roster::BusSlot;
 
 /// Pause before a bus that panicked is built anew; doubles up to [`RESTART_PAUSE_MAX`].
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -243,6 +244,15 @@ pub async fn watch_broker(
     }
     if !end.is_cancelled() {
         broken.send_replace(Some("the broker"));
+    }
+}
+
+/// A task that has ended: if it panicked that is told, whoever waited for it goes on.
+pub(super) fn report<T>(ended: Result<T, JoinError>, what: &'static str) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(task = what, %error, "a task panicked");
     }
 }
 

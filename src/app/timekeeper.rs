@@ -10,7 +10,7 @@ use crate::flow::clock::{Clock, Fix};
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
-use crate::host::clock::{COMPARE_EVERY, Told, Watch};
+use crate::host::clock::{COMPARE_EVERY, News, Watch};
 use crate::store::StoreHandle;
 
 /// A look takes a fraction of a second, and a thread for what blocks; where there is none for so long there never will be.
@@ -53,15 +53,15 @@ impl Timekeeper {
         }
     }
 
-    fn take(&self, told: Told) {
+    fn take(&self, told: News) {
         match told {
-            Told::Nothing => {}
-            Told::Fix(fix) => self.learn(fix),
-            Told::Set(fix) => {
+            News::Nothing => {}
+            News::Fix(fix) => self.learn(fix),
+            News::Set(fix) => {
                 self.learn(fix);
                 self.tell(Phase::Cleared, "the wall clock is known; times are right again".to_owned());
             }
-            Told::Unset(sync) => {
+            News::Unset(sync) => {
                 let detail = format!(
                     "nobody has vouched for the wall clock yet ({sync}): values are uncertain, cause clock, until \
                      somebody does; gateway.time_source says who is asked (\"system\": the clock as it is)"

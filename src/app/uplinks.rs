@@ -1,30 +1,25 @@
-//! The uplinks, each a part that is begun and ended on its own; and the connections of bridges, which are uplinks too.
+//! The uplinks, each a part that is begun and ended on its own; and the connections of bridges, which are uplinks too. What
+//! comes down there is handed to the local broker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
+use crate::broker::{NotTaken, Publisher};
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::{Downlink, Plan, UplinkPlan};
+use crate::flow::forward::Letter;
 use crate::flow::stop::Stop;
-use crate::store::{StoreHandle, StoreStats};
-use crate::uplink::{Commands, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
+use crate::store::StoreHandle;
+use crate::uplink::{Commands, LocalBroker, PassedOn, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
 
-use super::bridges::pass_on;
 use super::means::{Means, Teller};
-use super::running::report;
+use super::supervisor::report;
 
 /// What is in flight when an uplink ends for a reload may be acknowledged for so long; then it goes again, under its number.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
-
-/// The counters of every uplink and bridge, by name; changes with a reload.
-pub type UplinkRoster = Arc<ArcSwap<Vec<(String, Arc<UplinkStats>)>>>;
-
-/// The counters of the store of every bridge, by name; changes with a reload.
-pub type StoreRoster = Arc<ArcSwap<Vec<(String, Arc<StoreStats>)>>>;
 
 /// All of `[[uplink]]`.
 pub(super) struct Uplinks {
@@ -38,6 +33,21 @@ pub(super) struct UplinkPart {
     stop: Stop,
     pub stats: Arc<UplinkStats>,
     task: JoinHandle<()>,
+}
+
+/// What one is begun with.
+pub(super) struct Beginning<'a> {
+    /// As its task is called: `uplink` or `bridge`.
+    pub kind: &'static str,
+    pub gateway: &'a str,
+    pub plan: &'a UplinkPlan,
+    /// What it carries is in there.
+    pub store: &'a StoreHandle,
+    pub commands: Option<Commands>,
+    /// It ends with this.
+    pub stop: Stop,
+    /// Once these are told to stop the store may end, and it with the store.
+    pub sources: &'a Stop,
 }
 
 impl Uplinks {
@@ -81,13 +91,16 @@ impl Uplinks {
 
     fn begin_one(&mut self, means: &Means, plan: &Plan, uplink: &UplinkPlan) {
         let commands = (uplink.commands == Downlink::Accepted).then(|| means.commands(plan));
-        match UplinkPart::begin(
-            means,
-            ("uplink", &plan.gateway.name),
-            (uplink, &means.store),
+        let beginning = Beginning {
+            kind: "uplink",
+            gateway: &plan.gateway.name,
+            plan: uplink,
+            store: &means.store,
             commands,
-            (self.stop.child(), &means.stop),
-        ) {
+            stop: self.stop.child(),
+            sources: &means.stop,
+        };
+        match UplinkPart::begin(means, beginning) {
             Some(part) => _ = self.parts.insert(uplink.name.clone(), part),
             None => tracing::error!(uplink = uplink.name, "the store does not know the uplink"),
         }
@@ -95,15 +108,9 @@ impl Uplinks {
 }
 
 impl UplinkPart {
-    /// `None` where the store was not opened with it. It ends with `stop`; once `sources` has begun the store may end, and
-    /// it with the store.
-    pub fn begin(
-        means: &Means,
-        (kind, gateway): (&'static str, &str),
-        (plan, store): (&UplinkPlan, &StoreHandle),
-        commands: Option<Commands>,
-        (stop, sources): (Stop, &Stop),
-    ) -> Option<Self> {
+    /// `None` where the store was not opened with it.
+    pub fn begin(means: &Means, beginning: Beginning<'_>) -> Option<Self> {
+        let Beginning { kind, gateway, plan, store, commands, stop, sources } = beginning;
         let parts = UplinkParts {
             plan: plan.clone(),
             gateway: gateway.to_owned(),
@@ -111,7 +118,7 @@ impl UplinkPart {
             clock: means.clock.clone(),
             notices: means.notices.clone(),
             commands,
-            pass_on: Some(pass_on(means.publisher.clone())),
+            pass_on: Some(Arc::new(means.publisher.clone())),
             run_dir: means.run_dir.clone(),
             timing: means.timing,
         };
@@ -148,4 +155,18 @@ async fn end_all(parts: Vec<UplinkPart>) {
         report(part.task.await, "an uplink");
     }
     hurrying.abort();
+}
+
+impl LocalBroker for Publisher {
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
+        match self.pass_on(letter, newest) {
+            Ok(kept) => Some(Box::pin(async move { kept.await.is_ok() })),
+            Err(NotTaken::NoRoom) => Some(Box::pin(std::future::ready(false))),
+            Err(NotTaken::NotOurs) => None,
+        }
+    }
+
+    fn retained_version(&self) -> u64 {
+        self.retained_version()
+    }
 }

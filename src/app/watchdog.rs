@@ -23,9 +23,8 @@ use crate::flow::stop::Stop;
 use crate::host::notify::Notify;
 use crate::store::{StoreHandle, StoreStats};
 
-use super::router::PlanNow;
+use super::roster::{PlanNow, UplinkRoster};
 use super::supervisor::Crew;
-use super::uplinks::UplinkRoster;
 
 /// How often the board is looked at; more often where systemd wants to hear more often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -59,7 +58,9 @@ pub(super) struct Guard {
 impl Watchdog {
     /// Begins to look; `interval` is systemd's, `line` makes the line for people.
     pub(super) fn start(
-        (progress, notices, notify): (Progress, Notices, Notify),
+        progress: Progress,
+        notices: Notices,
+        notify: Notify,
         interval: Option<Duration>,
         line: impl Fn() -> String + Send + 'static,
     ) -> io::Result<Self> {
@@ -178,7 +179,7 @@ impl Line {
 }
 
 /// Asks the writer of a store; of a bridge, if there is a name.
-pub(super) fn ask_store(tasks: &mut JoinSet<()>, crew: &Crew, (name, store): (&str, &StoreHandle), stop: &Stop) {
+pub(super) fn ask_store(tasks: &mut JoinSet<()>, crew: &Crew, name: &str, store: &StoreHandle, stop: &Stop) {
     let writer = store.clone();
     let asking = ask(async move || writer.answers().await, stop.clone());
     tasks.spawn(crew.run_one("store", name, asking));
@@ -328,7 +329,7 @@ mod tests {
     fn the_thread_feeds_at_once_and_ends_when_nobody_needs_it() {
         let Rig { systemd, guard, .. } = Rig::new();
         let Guard { progress, notices, notify, .. } = guard;
-        let watchdog = Watchdog::start((progress, notices, notify), Some(Duration::from_secs(60)), String::new);
+        let watchdog = Watchdog::start(progress, notices, notify, Some(Duration::from_secs(60)), String::new);
         let watchdog = watchdog.expect("a thread");
         systemd.set_nonblocking(false).expect("set");
         systemd.set_read_timeout(Some(Duration::from_secs(30))).expect("set");

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{Rejudged, Shared};
-use super::door::{DoorList, Order};
+use super::door::{DoorList, Order, Step};
 use crate::config::plan::ListenerPlan;
 use crate::road::inside::InnerDoor;
 
 /// Cheap to clone; does nothing once the broker has ended.
 #[derive(Clone)]
 pub struct Control {
-    shared: Arc<Shared>,
-    certificates: watch::Sender<u64>,
-    orders: mpsc::Sender<Order>,
-    doors: DoorList,
-    inner: InnerDoor,
+    pub(super) shared: Arc<Shared>,
+    pub(super) certificates: watch::Sender<u64>,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) doors: DoorList,
+    pub(super) inner: InnerDoor,
 }
 
 impl fmt::Debug for Control {
@@ -27,19 +27,22 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        (certificates, inner): (watch::Sender<u64>, InnerDoor),
-        (orders, doors): (mpsc::Sender<Order>, DoorList),
-    ) -> Self {
-        Self { shared, certificates, orders, doors, inner }
+    /// Other listeners from now on. Who came in through one that is there before and after stays; who came in through one
+    /// that is not is told to go. One whose sensors and topics alone are others stays, too, and so does who is still let in
+    /// there as what it is. Resolves when each has been tried to be opened; what fails is tried again for ever.
+    pub async fn listen(&self, listeners: Vec<ListenerPlan>) {
+        self.order(listeners, Step::Open).await;
     }
 
-    /// Other listeners from now on. Who came in through one that is there before and after stays; who came in through one
-    /// that is not is told to go. Resolves when each has been tried to be opened; what fails is tried again for ever.
-    pub async fn listen(&self, listeners: Vec<ListenerPlan>) {
+    /// The first half of [`Control::listen`], before rights change: who does not stay is told to go, and nobody comes in by what
+    /// is new until that is called.
+    pub async fn shut_others(&self, listeners: Vec<ListenerPlan>) {
+        self.order(listeners, Step::Shut).await;
+    }
+
+    async fn order(&self, listeners: Vec<ListenerPlan>, step: Step) {
         let (done, changed) = oneshot::channel();
-        let _ = self.orders.send(Order { listeners, done }).await.is_ok() && changed.await.is_ok();
+        let _ = self.orders.send(Order { listeners, step, done }).await.is_ok() && changed.await.is_ok();
     }
 
     /// By which an uplink of this gateway comes in that leads to its own broker.

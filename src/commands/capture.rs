@@ -26,7 +26,7 @@ use crate::flow::clock::Clock;
 use crate::flow::hub::{self, Hub};
 use crate::flow::stop::Stop;
 use crate::model::tag::BusIx;
-use crate::recording::{Bounds, Line, Recorder, Told};
+use crate::recording::{Bounds, Line, Recorder, RecordingStats};
 
 mod ear;
 mod passive;
@@ -240,7 +240,7 @@ impl Round {
     }
 
     /// One line for people.
-    fn progress(&self, told: &Told) -> String {
+    fn progress(&self, told: &RecordingStats) -> String {
         let quiet = self.buses.iter().filter(|bus| count(bus, |stats| stats.connected.get()) == 0);
         let quiet: Vec<&str> = quiet.map(|(name, _)| name.as_str()).collect();
         let quiet = if quiet.is_empty() { String::new() } else { format!(", not connected: {}", quiet.join(", ")) };
@@ -304,7 +304,7 @@ struct Outcome(Vec<(String, [u64; 4])>);
 
 impl Outcome {
     /// Says what was recorded; nobody could be asked: an error.
-    fn tell(&self, args: &Args, output: &Path, told: &Told, why: Why) -> Result<(), Failed> {
+    fn tell(&self, args: &Args, output: &Path, told: &RecordingStats, why: Why) -> Result<(), Failed> {
         let (bytes, missed) = (told.bytes.get(), told.missed.get());
         if args.json {
             let buses = self.0.iter().map(|(name, [requests, replies, timeouts, exceptions])| {

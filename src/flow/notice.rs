@@ -78,7 +78,7 @@ pub struct Notices {
 
 /// A notice and when it was handed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct DatedNotice {
     /// When.
     pub at: Stamp,
     /// What.
@@ -102,8 +102,8 @@ type Key = (&'static str, String);
 #[derive(Default)]
 struct Remembered {
     /// Since when it holds stays as its words change.
-    standing: BTreeMap<Key, Told>,
-    newest: VecDeque<Told>,
+    standing: BTreeMap<Key, DatedNotice>,
+    newest: VecDeque<DatedNotice>,
 }
 
 /// Makes the queue.
@@ -121,17 +121,17 @@ pub fn remembered(clock: Clock) -> (Notices, mpsc::Receiver<Notice>) {
 
 impl Memory {
     fn note(&self, notice: &Notice) {
-        let told = Told { at: self.clock.now(), notice: notice.clone() };
+        let told = DatedNotice { at: self.clock.now(), notice: notice.clone() };
         let mut remembered = self.told.hold();
         let Remembered { standing, newest } = &mut *remembered;
         let key = (notice.event, notice.subject.clone());
         match notice.phase {
             Phase::Active => {
                 let at = standing.get(&key).map_or(told.at, |known| known.at);
-                let same = |((event, _), _): &(&Key, &Told)| *event == notice.event;
+                let same = |((event, _), _): &(&Key, &DatedNotice)| *event == notice.event;
                 let others = standing.range((notice.event, String::new())..).take_while(same);
                 if standing.contains_key(&key) || others.count() < STANDING_MAX {
-                    standing.insert(key, Told { at, ..told.clone() });
+                    standing.insert(key, DatedNotice { at, ..told.clone() });
                 }
             }
             Phase::Cleared => drop(standing.remove(&key)),
@@ -154,7 +154,7 @@ impl Notices {
     }
 
     /// What holds now, and since when; nothing where it is not remembered.
-    pub fn standing(&self) -> Vec<Told> {
+    pub fn standing(&self) -> Vec<DatedNotice> {
         self.look(|remembered| remembered.standing.values().cloned().collect())
     }
 
@@ -166,11 +166,11 @@ impl Notices {
     }
 
     /// The newest, the last one first; nothing where it is not remembered.
-    pub fn newest(&self) -> Vec<Told> {
+    pub fn newest(&self) -> Vec<DatedNotice> {
         self.look(|remembered| remembered.newest.iter().cloned().collect())
     }
 
-    fn look(&self, at: impl FnOnce(&Remembered) -> Vec<Told>) -> Vec<Told> {
+    fn look(&self, at: impl FnOnce(&Remembered) -> Vec<DatedNotice>) -> Vec<DatedNotice> {
         let memory = self.memory.as_ref();
         memory.map_or_else(Vec::new, |memory| at(&memory.told.hold()))
     }

@@ -60,7 +60,7 @@ fn system_unix_ms() -> i64 {
 
 /// What a look at the clocks tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum News {
     /// Nothing new.
     Nothing,
     /// UTC is known, or was stepped.
@@ -93,7 +93,7 @@ impl Watch {
     }
 
     /// Looks once; may wait a fraction of a second for an NTP daemon's answer.
-    pub fn look(&mut self, clock: &Clock) -> Told {
+    pub fn look(&mut self, clock: &Clock) -> News {
         let sync = self.asked.ask(&self.trust, Duration::from_micros(clock.now().micros.unsigned_abs()));
         let told = self.step(clock, clock.now(), system_unix_ms(), sync);
         clock.vouch(!self.unvouched.load(Ordering::Relaxed));
@@ -101,7 +101,7 @@ impl Watch {
     }
 
     /// What the wall clock says at a moment, and who vouches for it, to what is new.
-    fn step(&mut self, clock: &Clock, at: Stamp, unix_ms: i64, sync: Sync) -> Told {
+    fn step(&mut self, clock: &Clock, at: Stamp, unix_ms: i64, sync: Sync) -> News {
         let known = clock.wall(at);
         let fixed = known.certainty.is_fixed();
         let long = Duration::from_micros(at.micros.unsigned_abs()) >= UNSET_AFTER;
@@ -121,20 +121,20 @@ impl Watch {
         };
         if !believed {
             if fixed || self.told_unset || !long {
-                return Told::Nothing;
+                return News::Nothing;
             }
             self.told_unset = true;
-            return Told::Unset(sync);
+            return News::Unset(sync);
         }
         if sync == Sync::Synchronised {
             self.unvouched.store(false, Ordering::Relaxed);
         }
         if fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP {
-            return Told::Nothing;
+            return News::Nothing;
         }
         self.unvouched.store(sync == Sync::Nobody, Ordering::Relaxed);
         let fix = Fix { at, unix_ms };
-        if std::mem::take(&mut self.told_unset) { Told::Set(fix) } else { Told::Fix(fix) }
+        if std::mem::take(&mut self.told_unset) { News::Set(fix) } else { News::Fix(fix) }
     }
 }
 
@@ -166,10 +166,10 @@ mod tests {
         }
 
         /// So much later the wall clock shows this.
-        fn sees(&mut self, seconds: u64, unix_ms: i64, sync: Sync) -> Told {
+        fn sees(&mut self, seconds: u64, unix_ms: i64, sync: Sync) -> News {
             self.time.advance(Duration::from_secs(seconds));
             let told = self.watch.step(&self.clock, self.clock.now(), unix_ms, sync);
-            if let Told::Fix(fix) | Told::Set(fix) = told {
+            if let News::Fix(fix) | News::Set(fix) = told {
                 self.clock.learn(fix);
             }
             told
@@ -184,12 +184,12 @@ mod tests {
     fn a_clock_that_nobody_has_set_is_no_fix_however_plausible() {
         let mut machine = Machine::booted(TimeTrust::Auto, RELEASE_MS + HOUR_MS);
         let early = machine.clock.now();
-        assert_eq!(machine.sees(200, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), Told::Nothing);
+        assert_eq!(machine.sees(200, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), News::Nothing);
         assert!(!machine.clock.is_fixed());
-        assert_eq!(machine.sees(500, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), Told::Unset(Sync::Waiting));
-        assert_eq!(machine.sees(1, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), Told::Nothing, "said once");
+        assert_eq!(machine.sees(500, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), News::Unset(Sync::Waiting));
+        assert_eq!(machine.sees(1, RELEASE_MS + 2 * HOUR_MS, Sync::Waiting), News::Nothing, "said once");
         let right = RELEASE_MS + 50 * HOUR_MS;
-        assert!(matches!(machine.sees(1, right, Sync::Synchronised), Told::Set(_)));
+        assert!(matches!(machine.sees(1, right, Sync::Synchronised), News::Set(_)));
         assert_eq!(machine.clock.wall(early).unix_ms, right - 702_000, "what came before is right now");
     }
 
@@ -198,7 +198,7 @@ mod tests {
         for sync in [Sync::Waiting, Sync::Synchronised, Sync::Nobody] {
             let mut machine = Machine::booted(TimeTrust::Auto, 0);
             for unix_ms in [0, 5, RELEASE_MS - 1, HORIZON_MS, i64::MAX] {
-                assert_eq!(machine.sees(100, unix_ms, sync), Told::Nothing);
+                assert_eq!(machine.sees(100, unix_ms, sync), News::Nothing);
                 assert!(machine.wall_ms() >= RELEASE_MS && !machine.clock.is_fixed());
             }
         }
@@ -208,11 +208,11 @@ mod tests {
     fn where_nobody_can_be_asked_the_system_is_believed_but_not_before_what_was_seen() {
         let seen = RELEASE_MS + 100 * HOUR_MS;
         let mut machine = Machine::booted(TimeTrust::Auto, seen);
-        assert_eq!(machine.sees(30, seen + HOUR_MS, Sync::Nobody), Told::Nothing, "a daemon may still be starting");
-        assert_eq!(machine.sees(70, seen - HOUR_MS, Sync::Nobody), Told::Nothing, "it has lost time");
-        assert!(matches!(machine.sees(10, seen + HOUR_MS, Sync::Nobody), Told::Fix(_)));
+        assert_eq!(machine.sees(30, seen + HOUR_MS, Sync::Nobody), News::Nothing, "a daemon may still be starting");
+        assert_eq!(machine.sees(70, seen - HOUR_MS, Sync::Nobody), News::Nothing, "it has lost time");
+        assert!(matches!(machine.sees(10, seen + HOUR_MS, Sync::Nobody), News::Fix(_)));
         assert!(
-            matches!(machine.sees(10, seen - HOUR_MS, Sync::Nobody), Told::Fix(_)),
+            matches!(machine.sees(10, seen - HOUR_MS, Sync::Nobody), News::Fix(_)),
             "set back by hand, while running"
         );
     }
@@ -222,13 +222,13 @@ mod tests {
         let unvouched = |machine: &Machine| machine.watch.unvouched().load(Ordering::Relaxed);
         let mut machine = Machine::booted(TimeTrust::Auto, 0);
         let at = RELEASE_MS + HOUR_MS;
-        assert!(matches!(machine.sees(100, at, Sync::Nobody), Told::Fix(_)));
+        assert!(matches!(machine.sees(100, at, Sync::Nobody), News::Fix(_)));
         assert!(unvouched(&machine));
-        assert_eq!(machine.sees(1, at + 1000, Sync::Synchronised), Told::Nothing, "it was right");
+        assert_eq!(machine.sees(1, at + 1000, Sync::Synchronised), News::Nothing, "it was right");
         assert!(!unvouched(&machine));
-        assert_eq!(machine.sees(1, at + 2000, Sync::Nobody), Told::Nothing, "the daemon has gone, what it said stays");
+        assert_eq!(machine.sees(1, at + 2000, Sync::Nobody), News::Nothing, "the daemon has gone, what it said stays");
         assert!(!unvouched(&machine));
-        assert!(matches!(machine.sees(1, at + 2 * HOUR_MS, Sync::Nobody), Told::Fix(_)));
+        assert!(matches!(machine.sees(1, at + 2 * HOUR_MS, Sync::Nobody), News::Fix(_)));
         assert!(unvouched(&machine), "somebody set it by hand");
     }
 
@@ -238,8 +238,8 @@ mod tests {
         let clock = Clock::new(time.clone(), Boot(0), RELEASE_MS);
         let mut machine = Machine { time, clock, watch: Watch::new(TimeTrust::Auto) };
         machine.clock.resume(Boot(2), Seen::vouched(seen), &[]);
-        assert_eq!(machine.sees(100, seen - HOUR_MS, Sync::Nobody), Told::Nothing, "it has lost time");
-        assert!(matches!(machine.sees(1, seen + HOUR_MS, Sync::Nobody), Told::Fix(_)));
+        assert_eq!(machine.sees(100, seen - HOUR_MS, Sync::Nobody), News::Nothing, "it has lost time");
+        assert!(matches!(machine.sees(1, seen + HOUR_MS, Sync::Nobody), News::Fix(_)));
     }
 
     #[test]
@@ -247,13 +247,13 @@ mod tests {
         let (right, ahead) = (RELEASE_MS + HOUR_MS, RELEASE_MS + 20 * 365 * 24 * HOUR_MS);
         let mut machine = Machine::booted(TimeTrust::Auto, 0);
         machine.clock.saw(Seen { latest_ms: Some(ahead), vouched_ms: None });
-        assert_eq!(machine.sees(100, right, Sync::Nobody), Told::Nothing, "it may have lost time");
+        assert_eq!(machine.sees(100, right, Sync::Nobody), News::Nothing, "it may have lost time");
         assert!(machine.wall_ms() >= ahead && machine.clock.date_now().unix_ms < right);
-        assert!(matches!(machine.sees(500, right, Sync::Nobody), Told::Fix(_)));
+        assert!(matches!(machine.sees(500, right, Sync::Nobody), News::Fix(_)));
         assert_eq!((machine.wall_ms(), machine.clock.date_now()), (right, machine.clock.wall_now()));
         // What somebody vouched for stays: no time before that is believed, however long it takes.
         let mut machine = Machine::booted(TimeTrust::Auto, right + HOUR_MS);
-        assert_eq!(machine.sees(6000, right, Sync::Nobody), Told::Unset(Sync::Nobody));
+        assert_eq!(machine.sees(6000, right, Sync::Nobody), News::Unset(Sync::Nobody));
     }
 
     #[test]
@@ -261,18 +261,18 @@ mod tests {
         let poisoned = RELEASE_MS + 20_000 * HOUR_MS;
         let mut machine = Machine::booted(TimeTrust::Auto, poisoned);
         let right = RELEASE_MS + 10 * HOUR_MS;
-        assert!(matches!(machine.sees(5, right, Sync::Synchronised), Told::Fix(_)));
+        assert!(matches!(machine.sees(5, right, Sync::Synchronised), News::Fix(_)));
         assert_eq!(machine.wall_ms(), right);
-        assert_eq!(machine.sees(60, right + 60_010, Sync::Synchronised), Told::Nothing, "slewing is no step");
-        assert!(matches!(machine.sees(1, right - HOUR_MS, Sync::Synchronised), Told::Fix(_)));
+        assert_eq!(machine.sees(60, right + 60_010, Sync::Synchronised), News::Nothing, "slewing is no step");
+        assert!(matches!(machine.sees(1, right - HOUR_MS, Sync::Synchronised), News::Fix(_)));
         assert_eq!(machine.wall_ms(), right - HOUR_MS);
     }
 
     #[test]
     fn a_fix_outlives_the_daemon_that_gave_it() {
         let mut machine = Machine::booted(TimeTrust::Auto, 0);
-        assert!(matches!(machine.sees(5, RELEASE_MS + HOUR_MS, Sync::Synchronised), Told::Fix(_)));
-        assert_eq!(machine.sees(3600, RELEASE_MS + 9 * HOUR_MS, Sync::Waiting), Told::Nothing);
+        assert!(matches!(machine.sees(5, RELEASE_MS + HOUR_MS, Sync::Synchronised), News::Fix(_)));
+        assert_eq!(machine.sees(3600, RELEASE_MS + 9 * HOUR_MS, Sync::Waiting), News::Nothing);
         assert_eq!(machine.wall_ms(), RELEASE_MS + 2 * HOUR_MS, "a step that nobody vouches for is ignored");
     }
 

@@ -16,4 +16,4 @@ mod varint;
 
 pub use reader::{NotRead, Reader, Tail};
 pub use record::{By, Event, Head, Line, Record, What};
-pub use recorder::{Bounds, Recorder, Tape, Told};
+pub use recorder::{Bounds, Recorder, RecordingStats, Tape};

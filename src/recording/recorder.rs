@@ -40,7 +40,7 @@ pub struct Bounds {
 
 /// What anybody may know of a recording under way.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct RecordingStats {
     /// Bytes of the file.
     pub bytes: Counter,
     /// Events in it.
@@ -66,7 +66,7 @@ pub struct Tape {
     notes: SyncSender<Noted>,
     line: u32,
     connection: u32,
-    told: Arc<Told>,
+    told: Arc<RecordingStats>,
 }
 
 impl Tape {
@@ -84,7 +84,7 @@ impl Tape {
 #[derive(Debug)]
 pub struct Recorder {
     notes: SyncSender<Noted>,
-    told: Arc<Told>,
+    told: Arc<RecordingStats>,
     writer: JoinHandle<io::Result<()>>,
 }
 
@@ -92,7 +92,7 @@ impl Recorder {
     /// Makes the file, which must not exist yet, and writes who is recorded.
     pub fn start(path: &Path, bounds: Bounds, head: Head, lines: Vec<Line>) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        let told = Arc::<Told>::default();
+        let told = Arc::<RecordingStats>::default();
         let mut scribe =
             Scribe { file, codec: Codec::default(), bounds, out: HEADER.to_vec(), told: Arc::clone(&told) };
         scribe.put(&Record::Head(head));
@@ -115,7 +115,7 @@ impl Recorder {
     }
 
     /// How it goes.
-    pub fn told(&self) -> &Arc<Told> {
+    pub fn told(&self) -> &Arc<RecordingStats> {
         &self.told
     }
 
@@ -137,7 +137,7 @@ struct Scribe {
     codec: Codec,
     bounds: Bounds,
     out: Vec<u8>,
-    told: Arc<Told>,
+    told: Arc<RecordingStats>,
 }
 
 impl Scribe {

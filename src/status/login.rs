@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::sessions::{Sessions, random_name};
 use super::visitor::{self, CLIENT, From};
 use super::{Lobby, json};
-use crate::access::{Access, Arriving, Credentials, Deed, Identity, Refused, Seal};
+use crate::access::{self, Access, Arriving, Credentials, Deed, Identity, Refused, Seal};
 use crate::config::plan::Anonymous;
 
 /// Where the mark is shown.
@@ -171,7 +171,7 @@ pub(super) async fn logout(State(lobby): State<Lobby>, parts: Parts, _body: Byte
     let door = Door::of(&lobby);
     let ended = cookie(&parts.headers, door).and_then(|name| lobby.logins.sessions.end(name));
     if let Some(who) = ended {
-        lobby.access.logged_out(&who, From::of(&parts).address());
+        access::logged_out(&who, From::of(&parts).address());
     }
     let mut answer = json(&serde_json::json!({}));
     give(&mut answer, door, &random_name());

@@ -33,7 +33,7 @@ use super::Lobby;
 use super::api::may_write;
 use super::login::{operator, problem};
 use super::visitor::From;
-use crate::access::{Deed, Identity};
+use crate::access::{self, Deed, Identity};
 use crate::flow::command::{self, Admission, CommandEntry, Redelivery, Reply, Request, Retained};
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::operate::{Heeded, Operation};
@@ -99,7 +99,7 @@ pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes
     let heeded = match (lobby.operate)(ix, operation) {
         Ok(heeded) => heeded,
         Err(unwilling) => {
-            lobby.access.operated(deed(unwilling.as_str()));
+            access::operated(&deed(unwilling.as_str()));
             return problem(StatusCode::CONFLICT, &unwilling.to_string());
         }
     };
@@ -107,7 +107,7 @@ pub(super) async fn device(State(lobby): State<Lobby>, parts: Parts, body: Bytes
     let asked = tokio::spawn(async move {
         let outcome = outcome(&lobby, operation, heeded).await;
         let deed = Deed { who: &who, from, device: &device, tag: "", operation: operation.as_str(), outcome };
-        lobby.access.operated(deed);
+        access::operated(&deed);
         tell(&lobby, &who, &device, (operation, outcome));
         outcome
     });
@@ -169,7 +169,7 @@ pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes)
         payload["id"] = id.as_str().into();
     }
     let Ok(place) = Arc::clone(&lobby.writes).try_acquire_owned() else {
-        lobby.access.operated(deed(Refusal::Busy.as_str()));
+        access::operated(&deed(Refusal::Busy.as_str()));
         return answer(json::command_result(None, &Outcome::Refused(Refusal::Busy)));
     };
     let (replies, results) = command::replies(Arc::default());
@@ -188,7 +188,7 @@ pub(super) async fn write(State(lobby): State<Lobby>, parts: Parts, body: Bytes)
     let commands = lobby.commands.clone();
     carry(commands, request, results, move |outcome| {
         let deed = Deed { who: &who, from, device: &device, tag: &tag, operation: "write", outcome };
-        lobby.access.operated(deed);
+        access::operated(&deed);
         place
     })
     .await

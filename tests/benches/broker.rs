@@ -17,14 +17,17 @@
 
 #[path = "../support/load.rs"]
 mod load;
+#[path = "../support/ports.rs"]
+mod ports;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use load::{Load, Outcome};
+use ports::own_port;
 
 /// Payloads: a tag's JSON, and a recipe.
 const PAYLOADS: [usize; 2] = [100, 10_000];
@@ -53,7 +56,7 @@ impl Broker {
         let home =
             std::env::temp_dir().join(format!("ironbridge-bench-{}-{}", std::process::id(), name.replace(' ', "-")));
         fs::create_dir_all(&home).expect("a directory");
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a free port");
+        let address = SocketAddr::from(([127, 0, 0, 1], own_port()));
         fs::write(home.join("config"), config(address, &home)).expect("written");
         let log = fs::File::create(home.join("log")).expect("a file");
         let child = Command::new(command[0])

@@ -21,6 +21,9 @@
 )]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "and rounds")]
 
+#[path = "../support/ports.rs"]
+mod ports;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -71,7 +74,7 @@ fn measure(row: &Row, plcs: &[SocketAddr], epoch: Instant) {
     let home = tempfile::tempdir().unwrap();
     let seen = Arc::<Seen>::default();
     let upstream = row.block.then(|| upstream(epoch, Arc::clone(&seen)));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = SocketAddr::from(([127, 0, 0, 1], ports::own_port()));
     std::fs::write(home.path().join("ironbridge.toml"), config(row, plcs, port, upstream)).unwrap();
     let started = Instant::now();
     let gateway = Gateway::start(home.path());

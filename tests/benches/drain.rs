@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark ends by panicking and rounds")]
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/slow_link.rs"]
 mod slow_link;
 #[path = "../support/store.rs"]
@@ -189,7 +191,7 @@ async fn loopback(row: &Row, other: Option<SocketAddr>) {
     let running = filled(home.path(), samples).await;
     let begun = Instant::now();
     let (stats, stop) = uplink(&running, row, address, run_dir.path());
-    until(|| stats.acknowledged.get() >= samples).await;
+    until("all acknowledged", || stats.acknowledged.get() >= samples).await;
     let seconds = begun.elapsed().as_secs_f64();
     let bytes = stats.bytes_up() as f64 / samples as f64;
     println!("{:<28} {:>11.0} {:>14.2} {:>10}", row.name, samples as f64 / seconds, bytes, stats.published.get());
@@ -204,7 +206,7 @@ async fn satellite(row: &Row) {
     let running = filled(home.path(), row.samples.1).await;
     let link = SlowLink::to(broker(Arc::clone(&seen)).await, RATE, ROUND_TRIP).await;
     let (stats, stop) = uplink(&running, row, link.address, run_dir.path());
-    until(|| stats.acknowledged.get() > 0).await;
+    until("the backlog is on its way", || stats.acknowledged.get() > 0).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (begun, bytes, acknowledged) = (Instant::now(), link.up.load(Ordering::Relaxed), stats.acknowledged.get());
     let mut late = Vec::new();
@@ -212,7 +214,7 @@ async fn satellite(row: &Row) {
         let before = seen.events.load(Ordering::Relaxed);
         running.event(Class::Event, "live").await;
         let committed = Instant::now();
-        until(|| seen.events.load(Ordering::Relaxed) > before).await;
+        until("the event has arrived", || seen.events.load(Ordering::Relaxed) > before).await;
         late.push(committed.elapsed().as_millis());
     }
     let seconds = begun.elapsed().as_secs_f64();

@@ -13,6 +13,8 @@
 
 #[path = "../support/authority.rs"]
 mod authority;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/broker.rs"]
 mod support;
 

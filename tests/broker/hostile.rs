@@ -1,8 +1,7 @@
 //! Hostile, broken and silent clients: they harm themselves.
 
+use crate::ports::own_port;
 use crate::support;
-
-use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use ironbridge::flow::notice::Phase;
@@ -231,7 +230,7 @@ async fn a_client_that_sends_and_never_reads_stops_only_itself() {
 
 #[tokio::test]
 async fn a_taken_port_is_noticed_and_tried_again() {
-    let taken = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", own_port())).expect("a port");
     let listen = taken.local_addr().expect("an address");
     let mut broker = Running::with(Setup { listen, ..Setup::default() }).await;
     let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");

@@ -5,6 +5,10 @@ mod authority;
 #[path = "../support/gateway.rs"]
 mod gateway;
 use gateway::mqtt as support;
+#[path = "../support/patience.rs"]
+mod patience;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/strace.rs"]

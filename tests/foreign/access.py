@@ -12,6 +12,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from bench import free_port
+
 binary = os.path.realpath(sys.argv[1])
 for tool in ["mosquitto", "mosquitto_passwd"]:
     if not shutil.which(tool):
@@ -56,12 +58,6 @@ REASONS = [
     ("subscribe", lambda user, path: True, "what is covered in part is refused; mosquitto accepts it and holds messages back"),
     ("login", lambda user, how: how in ("wrong", "unknown", "empty"), "0x86 is what MQTT 5 has for it; mosquitto says 0x87"),
 ]
-
-
-def free():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Client:
@@ -180,7 +176,7 @@ def listens(port):
 
 
 home = tempfile.mkdtemp()
-ports = {"mosquitto": free(), "ours": free()}
+ports = {"mosquitto": free_port(), "ours": free_port()}
 running = []
 try:
     passwords = os.path.join(home, "passwords")

@@ -3,6 +3,8 @@
 
 use std::sync::LazyLock;
 
+#[path = "../support/patience.rs"]
+mod patience;
 mod targets;
 
 use targets::{TARGETS, Target};

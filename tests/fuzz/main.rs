@@ -10,6 +10,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
+#[path = "../support/patience.rs"]
+mod patience;
 mod targets;
 
 use targets::{TARGETS, Target};

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use crate::gateway;
+use crate::ports::own_port;
 
 use gateway::{Daemon, Home, Watch, config};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -28,9 +29,8 @@ struct Scale {
 }
 
 impl Scale {
-    async fn at(port: u16) -> (Self, u16) {
+    async fn at(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let says = Arc::new(Mutex::new(None));
         let told = Arc::clone(&says);
         let task = tokio::spawn(async move {
@@ -38,7 +38,7 @@ impl Scale {
                 answer(stream, &told).await;
             }
         });
-        (Self { says, task }, port)
+        Self { says, task }
     }
 
     fn says(&self, what: Option<&'static str>) {
@@ -67,7 +67,8 @@ async fn answer(stream: TcpStream, says: &Mutex<Option<&'static str>>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scale_is_good_moving_overloaded_silent_gone_and_back() {
-    let (scale, port) = Scale::at(0).await;
+    let port = own_port();
+    let scale = Scale::at(port).await;
     scale.says(Some("S S     100.00 g"));
     let text = base()
         + &format!(
@@ -115,7 +116,7 @@ type = "string(1)"
     watch.until(WEIGHT, "back", |it| it["value"] == 0.2 && it["quality"] == "good").await;
     drop(scale);
     watch.until(WEIGHT, "unplugged", |it| it["quality"] == "bad" && it["cause"] == "transport").await;
-    let (scale, _) = Scale::at(port).await;
+    let scale = Scale::at(port).await;
     scale.says(Some("S S     300.00 g"));
     watch.until(WEIGHT, "plugged in again", |it| it["value"] == 0.3 && it["quality"] == "good").await;
     let all = watch.on(WEIGHT);

@@ -4,6 +4,7 @@
 
 use crate::cloud;
 use crate::gateway;
+use crate::ports::own_port;
 
 use std::time::{Duration, Instant};
 
@@ -142,7 +143,7 @@ async fn a_tag_is_starting_before_its_first_poll_then_bad_until_the_plc_is_there
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_whose_port_is_taken_opens_when_it_is_free() {
     let plc = Plc::start().await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", own_port())).unwrap();
     let address = taken.local_addr().unwrap();
     let text = config(plc.line.address()) + &tag("level", "holding:0", "uint16", "");
     let open = "[[broker.listener]]\nlisten = \"127.0.0.1:0\"\nanonymous = \"read-write\"\n";

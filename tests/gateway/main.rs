@@ -8,6 +8,8 @@ mod cloud;
 mod gateway;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/peers.rs"]
 mod peers;
 #[path = "../support/ports.rs"]

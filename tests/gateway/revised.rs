@@ -6,6 +6,7 @@
 use crate::cloud;
 use crate::gateway;
 use crate::peers;
+use crate::ports::own_port;
 use crate::reload;
 
 use std::net::{SocketAddr, TcpListener};
@@ -368,7 +369,7 @@ async fn a_store_that_shall_be_smaller_loses_nothing_while_the_plan_before_may_c
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_door_that_cannot_be_opened_is_taken_back_or_tried_on_and_the_others_stay_open() {
     let plcs = plcs(1).await;
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", own_port())).unwrap();
     let address: SocketAddr = taken.local_addr().unwrap();
     let door = format!("[[broker.listener]]\nlisten = \"{address}\"\nanonymous = \"read\"\n");
     let text = |gateway| plant(&addresses(&plcs), gateway);

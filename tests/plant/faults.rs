@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::patience::answer;
+
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const MS: Duration = Duration::from_millis(1);
 
@@ -262,14 +264,7 @@ async fn an_unplugged_adapter_is_gone_and_comes_back_under_its_link() {
     let ended = timeout(Duration::from_secs(120), port.read(&mut buffer)).await.expect("it tells");
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     units.set_fault(1, None);
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let mut port = loop {
-        match open() {
-            Ok(port) => break port,
-            Err(_) => assert!(Instant::now() < deadline, "it never came back"),
-        }
-        tokio::time::sleep(5 * MS).await;
-    };
+    let mut port = answer("it is back", async || open().ok()).await;
     assert_eq!(said(&mut port, Framing::Rtu, &READ).await, right);
 }
 

@@ -15,6 +15,8 @@ use tokio_modbus::ExceptionCode;
 use tokio_modbus::client::{Context, Reader, Writer, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 
+use crate::patience::until;
+
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Units 1 and 2, whose holding registers 0..200 hold their own address, and one of each other table.
@@ -112,11 +114,7 @@ async fn half_a_request_of_a_killed_client_disturbs_nobody() {
     let units = units();
     let line = RtuLine::serve(None, Pace::Instant, units.clone()).expect("pty");
     std::fs::write(line.path(), [1, 3, 0, 0]).expect("half a request");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while units.stats().dropped.get() < 4 {
-        assert!(Instant::now() < deadline, "the half request was never dropped");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the half request is dropped", || units.stats().dropped.get() >= 4).await;
     assert_eq!(on_pty(&line).read_holding_registers(1, 1).await.expect("line"), Ok(vec![1]));
 }
 
@@ -157,10 +155,6 @@ async fn garbage_of_one_client_disturbs_no_other() {
     }
     let rtu = RtuLine::serve(None, Pace::Instant, units.clone()).expect("pty");
     std::fs::write(rtu.path(), &noise[..1000]).expect("noise");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while units.stats().dropped.get() < 990 {
-        assert!(Instant::now() < deadline, "the noise was never dropped: {}", units.stats().dropped.get());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the noise is dropped", || units.stats().dropped.get() >= 990).await;
     assert_eq!(on_pty(&rtu).read_holding_registers(9, 1).await.expect("line"), Ok(vec![9]));
 }

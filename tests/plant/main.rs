@@ -1,5 +1,8 @@
 //! The simulated plant and cloud, and `ironbridge simulate`.
 
+#[path = "../support/patience.rs"]
+mod patience;
+
 mod cloud;
 mod faults;
 mod instruments;

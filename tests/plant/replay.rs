@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ironbridge::plant::behind::{Behind as _, Presence};
 use ironbridge::plant::playback::{Ending, Playback, Tempo};
@@ -13,9 +13,10 @@ use tokio::time::timeout;
 use tokio_modbus::client::{Context, Reader as _, rtu, tcp};
 use tokio_modbus::slave::Slave;
 
+use crate::patience::{PATIENCE, answer};
+
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const MS: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Unit 1 was asked for register 0 on Modbus TCP, and said this.
 fn take(at: Duration, word: u16) -> Take {
@@ -53,11 +54,7 @@ async fn word(client: &mut Context) -> Option<u16> {
 
 /// Asks until it is as expected.
 async fn until(expected: Option<u16>, mut ask: impl AsyncFnMut() -> Option<u16>) {
-    let deadline = Instant::now() + PATIENCE;
-    while ask().await != expected {
-        assert!(Instant::now() < deadline, "it never was {expected:?}");
-        tokio::time::sleep(5 * MS).await;
-    }
+    answer(&format!("{expected:?}"), async || (ask().await == expected).then_some(())).await;
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tokio_modbus::client::{Reader, tcp};
 use tokio_modbus::slave::Slave;
+
+use crate::patience::answer;
 
 const CONFIG: &str = r#"
 [gateway]
@@ -59,14 +60,7 @@ async fn sigterm_ends_a_simulation_cleanly() {
 
     let id = rustix::process::Pid::from_child(&process.0);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signal");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let status = loop {
-        if let Some(status) = process.0.try_wait().expect("wait") {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "it does not end");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    let status = answer("its end", async || process.0.try_wait().expect("wait")).await;
     assert!(status.success(), "{status}");
     assert!(link.symlink_metadata().is_err(), "the link goes with the line");
 }

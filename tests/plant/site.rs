@@ -1,7 +1,6 @@
 //! A whole plan served: values move within their limits, written ones stay, and the site knows what it held.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ironbridge::config::plan::*;
 
@@ -16,6 +15,8 @@ use ironbridge::plant::life::Follow;
 use ironbridge::plant::site::{Place, Site, SiteOptions};
 use tokio_modbus::client::{Reader, Writer, tcp};
 use tokio_modbus::slave::Slave;
+
+use crate::patience::answer;
 
 fn tag(name: &str, table: Table, start: u16, data_type: DataType) -> TagPlan {
     TagPlan {
@@ -82,11 +83,8 @@ async fn a_site_serves_its_plan_and_knows_every_value_it_held() {
 
     client.write_single_register(30, 7).await.expect("line").expect("mapped");
     assert_eq!(site.held("plant/pump/set_point", &Value::Uint(7)), Some(true));
-    let deadline = std::time::Instant::now() + Duration::from_secs(120);
-    while client.read_holding_registers(31, 1).await.expect("line") != Ok(vec![700]) {
-        assert!(std::time::Instant::now() < deadline, "the pump does not react");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let mut reacted = async || client.read_holding_registers(31, 1).await.expect("line") == Ok(vec![700]);
+    answer("the pump reacts", async || reacted().await.then_some(())).await;
     assert_eq!(client.read_holding_registers(30, 1).await.expect("line"), Ok(vec![7]));
 
     assert!(site.set_fault("pump", Some(Fault::Exception(4))));

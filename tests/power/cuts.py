@@ -25,11 +25,16 @@ DRAIN_MAX = 1200
 STARTS = 3  # of the emulator, for one start of the machine: on a starved host it may fail before the first instruction of the system
 TAGS = 50
 processes = []
+held = []  # ports
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """Stays bound, so that the system gives it to nobody else; with SO_REUSEADDR on both sides whoever is told its number may
+    listen there, beside a socket that does not."""
+    held.append(socket.socket())
+    held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held[-1].bind(("127.0.0.1", 0))
+    return held[-1].getsockname()[1]
 
 
 def spawn(command, **more):

@@ -11,6 +11,8 @@ mod cloud;
 mod middlebox;
 #[path = "../support/owed.rs"]
 mod owed;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/uplink_rig.rs"]
 mod rig;
 #[path = "../support/broker.rs"]

@@ -67,7 +67,7 @@ async fn a_session_survives_changes_of_address_and_every_fifth_datagram_lost_wit
         parts.timing.stalled = Duration::from_secs(60);
     });
     until("connected", || rig.stats.sessions.get() == 1).await;
-    between.lose(20);
+    between.lose_each(5);
     between.delay(Duration::from_millis(10));
     for round in 0..8_u8 {
         between.change_source(Some(IpAddr::from([127, 0, 0, 2 + round % 2])));
@@ -80,7 +80,7 @@ async fn a_session_survives_changes_of_address_and_every_fifth_datagram_lost_wit
     until("all acknowledged", || owed.acknowledged() == 1000).await;
     assert_eq!((rig.stats.sessions.get(), rig.stats.failures.get(), owed.wrong_acks()), (1, 0, 0));
     assert!(between.mapped() >= 8);
-    between.lose(0);
+    between.lose_each(0);
     owed.end();
     rig.finished().await;
 }

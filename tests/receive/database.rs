@@ -7,7 +7,7 @@ use crate::cloud;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ironbridge::disk::received::{self, Received};
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
@@ -21,6 +21,7 @@ use ironbridge::receive::ledger::{Begin, Ledger};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::patience::until;
 use cloud::Cloud;
 
 /// 2026-11-20T20:00:00.123Z
@@ -466,27 +467,14 @@ async fn killed_again_and_again_it_has_everything_in_the_end_each_once() {
         let receiver = Receiver::start(&cloud, &file);
         deliver(round * 1000 + 1..=(round + 1) * 1000);
         let (file, least) = (file.clone(), round * 1000 + 300);
-        until(move || kept(&file) > least).await;
+        until(&format!("more than {least} kept"), || kept(&file) > least).await;
         drop(receiver); // SIGKILL, in the middle of what is left
     }
     let receiver = Receiver::start(&cloud, &file);
-    let path = file.clone();
-    until(move || kept(&path) == 5000).await;
+    until("all kept", || kept(&file) == 5000).await;
     drop(receiver);
     let account = report(&[&file]);
     assert_eq!((account.report.received, account.report.missing), (5000, 0));
     let verdict = Command::new(env!("CARGO_BIN_EXE_ironbridge")).args(["receive", "--report"]).arg(&file).output();
     assert!(verdict.unwrap().status.success());
-}
-
-async fn until(condition: impl Fn() -> bool + Send + Clone + 'static) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let condition = condition.clone();
-        if tokio::task::spawn_blocking(condition).await.unwrap() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "waited 60 s");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -6,6 +6,8 @@ mod cloud;
 mod mosquitto;
 #[path = "../support/owed.rs"]
 mod owed;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 #[path = "../support/uplink_rig.rs"]

@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::mosquitto::Mosquitto;
+use crate::patience::until_blocking;
 use crate::skip::skipped;
 
 struct Running(Child);
@@ -34,14 +34,6 @@ fn mosquitto() -> Option<Mosquitto> {
         return None;
     }
     Mosquitto::start(WHAT, |_| "allow_anonymous true\n".to_owned())
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited 60 s for: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn count(file: &Path, sql: &str) -> i64 {
@@ -77,11 +69,11 @@ fn two_of_a_group_have_everything_together_on_either_version_of_mqtt() {
         sent.is_ok_and(|status| status.success())
     };
     // What is sent before both have subscribed goes to nobody; so the first is sent until it arrives.
-    until("the group is there", || {
+    until_blocking("the group is there", || {
         publish(1..=1) && file.exists() && count(&file, "SELECT count(*) FROM samples") == 1
     });
     assert!(publish(2..=3000));
-    until("all is written", || count(&file, "SELECT count(*) FROM samples") == 3000);
+    until_blocking("all is written", || count(&file, "SELECT count(*) FROM samples") == 3000);
     drop(receivers);
     let verdict = Command::new(env!("CARGO_BIN_EXE_ironbridge"))
         .args(["receive", "--from-start", "--json", "--report"])
@@ -114,8 +106,8 @@ fn a_message_beyond_the_limit_is_passed_over_on_either_version_and_what_follows_
         Running::start(env!("CARGO_BIN_EXE_ironbridge"), &words).unwrap()
     });
     let all = |rows: i64| files.iter().all(|(_, file)| count(file, "SELECT count(*) FROM samples") == rows);
-    until("both are there", || publish("a/b", &["-m", &record(1)]) && all(1));
+    until_blocking("both are there", || publish("a/b", &["-m", &record(1)]) && all(1));
     assert!(publish("ironbridge/gw/batch", &["-f", large.to_str().unwrap()]));
     assert!(publish("a/b", &["-m", &record(2)]));
-    until("what follows has arrived", || all(2));
+    until_blocking("what follows has arrived", || all(2));
 }

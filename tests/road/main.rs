@@ -8,6 +8,10 @@ mod cloud;
 mod far;
 #[path = "../support/owed.rs"]
 mod owed;
+#[path = "../support/patience.rs"]
+mod patience;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/uplink_rig.rs"]
 mod rig;
 #[path = "../support/skip.rs"]

@@ -20,6 +20,8 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::patience::until;
+use crate::ports::own_port;
 use authority::{Authority, FUTURE, VALID};
 use far::Far;
 
@@ -63,14 +65,6 @@ impl Line {
         self.stream.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"");
         assert_eq!(self.relay.await.unwrap(), RelayEnd::Closed);
-    }
-}
-
-async fn until(what: &str, enough: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !enough() {
-        assert!(Instant::now() < deadline, "waited two minutes for: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -157,10 +151,9 @@ async fn tls_with_the_brokers_own_name_goes_through_both_kinds_of_proxy() {
 #[tokio::test]
 async fn a_proxy_that_is_not_there_is_named() {
     let home = tempfile::tempdir().unwrap();
-    let gone = Far::echo().await.address;
+    let gone = SocketAddr::from(([127, 0, 0, 1], own_port())); // where nobody listens
     let proxy = Some(proxy(ProxyKind::Http, gone, &home));
     let mut road = road(Destination { proxy, ..Destination::plain("broker", 1883) }, &home);
-    until("the port is free", || std::net::TcpStream::connect(gone).is_err()).await;
     let Err(RoadError::Unreachable(why)) = road.open().await else { panic!("connected") };
     assert!(why.contains(&format!("proxy http://{gone}: cannot connect")), "{why}");
     assert!(!why.contains("secret"), "{why}");

@@ -4,6 +4,8 @@
 mod authority;
 #[path = "../support/gateway.rs"]
 mod gateway;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 

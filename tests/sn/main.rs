@@ -2,6 +2,8 @@
 
 #![cfg(feature = "mqtt-sn")]
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/broker.rs"]
 mod support;
 
@@ -9,6 +11,7 @@ mod bytes;
 mod doors;
 mod hmi;
 mod loss;
+mod reload;
 mod sensor;
 mod sleep;
 mod topics;

@@ -16,6 +16,8 @@ mod data;
 mod hour;
 mod local;
 mod outage;
+#[path = "../support/patience.rs"]
+mod patience;
 mod primary;
 mod scan;
 mod slow;

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authority::{Authority, VALID};
 use crate::gateway::{Home, PATIENCE, Plc, config, tag, until};
+use crate::ports::own_port;
 use crate::visit::Site;
 use crate::web::{Answer, ask, get, try_ask};
 
@@ -63,8 +64,8 @@ async fn a_port_that_is_missing_is_a_reason_and_a_controller_that_is_away_is_a_n
 #[tokio::test]
 async fn a_page_whose_port_is_taken_is_told_and_opens_when_it_is_free() {
     let plc = Plc::start().await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
+    let port = own_port();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     let text = config(plc.line.address())
         .replace("[status]\nlisten = \"127.0.0.2:0\"", &format!("[status]\nlisten = \"127.0.0.1:{port}\""));
     let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
@@ -85,7 +86,7 @@ async fn a_page_whose_port_is_taken_is_told_and_opens_when_it_is_free() {
 async fn a_page_that_went_without_file_descriptors_for_long_answers_when_there_are_some_again() {
     let plc = Plc::start().await;
     // A port of its own: one that the system chooses anew could be opened twice.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = own_port();
     let text = config(plc.line.address())
         .replace("[status]\nlisten = \"127.0.0.2:0\"", &format!("[status]\nlisten = \"127.0.0.1:{port}\""));
     let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
@@ -182,7 +183,7 @@ async fn over_tls_a_login_sees_the_board_and_nobody_else_does() {
 #[tokio::test]
 async fn diag_asks_behind_tls_too_and_nobody_who_only_has_the_port() {
     let plc = Plc::start().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = own_port();
     let tls = "tls = { certificate = \"server.crt\", key = \"server.key\" }";
     let page = format!("[status]\nlisten = \"127.0.0.1:{port}\"\nanonymous = \"read\"\n{tls}\n");
     let text = config(plc.line.address()).replace("[status]\nlisten = \"127.0.0.2:0\"\nanonymous = \"read\"\n", &page);

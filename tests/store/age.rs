@@ -86,7 +86,7 @@ async fn nothing_grows_old_without_a_clock_fix() {
     for _ in 0..2 {
         hour(&running, &mut stored).await;
     }
-    until(|| running.store.stats().chunks_evicted.get() > 0).await;
+    until("something is too old", || running.store.stats().chunks_evicted.get() > 0).await;
     running.close().await;
 }
 
@@ -147,7 +147,7 @@ async fn a_max_age_that_comes_late_in_a_boot_counts_the_time_since_the_last_as_g
     for _ in 0..10 {
         hour(&running, &mut stored).await;
     }
-    until(|| running.store.stats().chunks_evicted.get() > 0).await;
+    until("something is too old", || running.store.stats().chunks_evicted.get() > 0).await;
     running.close().await;
 }
 

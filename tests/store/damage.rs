@@ -364,7 +364,7 @@ async fn what_a_stop_finds_uncommitted_in_a_store_that_could_not_be_opened_is_de
     std::fs::create_dir(&meta).expect("something in the way");
     let running = start(opening(home.path()));
     let stats = running.store.stats();
-    until(|| stats.failed.get() == 1).await;
+    until("the store cannot commit", || stats.failed.get() == 1).await;
     running.emit(Class::Telemetry, 10..30).await;
     running.close().await;
     assert_eq!(stats.spilled[Class::Telemetry].get(), 20);

@@ -1,5 +1,7 @@
 //! The store: nothing committed is lost, and what is not there is declared.
 
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/powercut.rs"]
 mod powercut;
 #[path = "../support/store.rs"]

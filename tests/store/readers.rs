@@ -173,7 +173,7 @@ async fn whoever_waits_for_a_number_and_every_alarm_and_event_is_committed_at_on
     let stored = |class| running.store.stats().stored[class].get();
     for class in [Class::Alarm, Class::Event] {
         running.emit(class, [2]).await;
-        until(|| stored(class) == 2).await;
+        until("both are stored", || stored(class) == 2).await;
     }
     assert_eq!(stored(Class::Bulk), 0, "what nobody waits for has time");
     assert_eq!(running.event(Class::Bulk, "behind a sample").await.seq, Seq(2));

@@ -260,7 +260,7 @@ async fn on_a_full_disk_the_oldest_goes_and_when_others_fill_it_the_store_fails_
     std::fs::remove_file(&hog).expect("removed");
     stored += emitted;
     running.settled(stored).await;
-    until(|| stats.failed.get() == 0).await;
+    until("the store commits again", || stats.failed.get() == 0).await;
     let mut reader = running.store.reader("cloud").expect("routed");
     let items = drain(&mut reader, stored).await;
     let telemetry =
@@ -302,11 +302,11 @@ async fn that_the_store_cannot_commit_is_told_once_however_often_it_tries_and_it
     let mut running = start(opening(&dir));
     let stats = running.store.stats();
     running.emit(Class::Telemetry, 0..10).await;
-    until(|| stats.failed.get() == 1).await;
+    until("the store cannot commit", || stats.failed.get() == 1).await;
     tokio::time::sleep(Duration::from_millis(2500)).await; // it tries every second
     std::fs::remove_file(&dir).expect("removed");
     running.settled(10).await;
-    until(|| stats.failed.get() == 0).await;
+    until("the store commits again", || stats.failed.get() == 0).await;
     assert_eq!(phases(&mut running, "store_failed"), [Phase::Active, Phase::Cleared]);
     running.close().await;
 }
@@ -321,14 +321,14 @@ async fn a_directory_that_cannot_be_used_fails_the_store_but_not_the_start_and_i
     let mut reader = running.store.reader("cloud").expect("routed");
     running.emit(Class::Telemetry, 0..10).await;
     let stats = running.store.stats();
-    until(|| stats.failed.get() == 1).await;
+    until("the store cannot commit", || stats.failed.get() == 1).await;
     std::fs::remove_file(&dir).expect("removed");
     let items = drain(&mut reader, 10).await;
     assert_eq!(items.len(), 10);
     let stamps: Vec<Stamp> =
         items.iter().map(|item| if let Item::Record(owed) = item { owed.at } else { panic!("{item:?}") }).collect();
     assert!(stamps.iter().all(|at| at.boot.0 == 1));
-    until(|| stats.failed.get() == 0).await;
+    until("the store commits again", || stats.failed.get() == 0).await;
     // A fix that comes after that is one of the boot that the records are of, for this run and for the next.
     running.time.advance(Duration::from_secs(40));
     let fix = Fix { at: running.clock.now(), unix_ms: 1_795_204_840_000 };
@@ -370,7 +370,7 @@ async fn while_the_store_cannot_commit_nothing_is_lost_for_which_there_is_memory
     let running = start(opening(&dir));
     let mut reader = running.store.reader("cloud").expect("routed");
     let stats = running.store.stats();
-    until(|| stats.failed.get() == 1).await;
+    until("the store cannot commit", || stats.failed.get() == 1).await;
     let at = running.clock.now();
     for value in 0..50_000 {
         let samples = vec![sample(Class::Telemetry as u32, value, at)];
@@ -392,7 +392,7 @@ async fn a_long_failure_keeps_memory_bounded_and_what_found_no_place_is_the_last
     let running = start(opening(&dir));
     let mut reader = running.store.reader("cloud").expect("routed");
     let stats = running.store.stats();
-    until(|| stats.failed.get() == 1).await;
+    until("the store cannot commit", || stats.failed.get() == 1).await;
     running.emit(Class::Telemetry, 0..250_000).await;
     let spilled = running.hub.stats().spilled.get();
     assert!(spilled > 20_000, "{spilled}");
@@ -440,7 +440,7 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         let running = start(opening(home.path()));
         let stats = running.store.stats();
         running.emit(Class::Telemetry, 10..20).await;
-        until(|| stats.failed.get() == 1).await;
+        until("the store cannot commit", || stats.failed.get() == 1).await;
         // More than memory is granted to, the second time: the end comes nevertheless.
         running.emit(Class::Telemetry, 20..10 + waiting).await;
         running.close().await;

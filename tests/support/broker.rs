@@ -28,8 +28,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Nothing here takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+#[allow(unused_imports)] // each test file waits in its own way
+pub use crate::patience::{PATIENCE, until};
 
 /// The topics of the gateway's tags in these tests.
 pub fn tag(n: usize) -> Arc<str> {
@@ -173,15 +173,6 @@ fn write_users(dir: &Path, users: &[&str]) -> Option<PathBuf> {
 pub fn worked() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
-}
-
-/// Waits until something holds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// An MQTT 5 client; every packet by hand.

@@ -19,8 +19,9 @@ use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode};
 use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, ConnectProperties, PublishProperties, RetainForwardRule};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+
+use crate::patience::until;
 
 /// How it misbehaves.
 #[derive(Clone, Debug, Default)]
@@ -354,13 +355,9 @@ impl Cloud {
         self.shared.book.lock().unwrap().denied
     }
 
-    /// Waits until what arrived, and who came, satisfies `enough`; panics after two minutes.
+    /// Waits until what arrived, and who came, satisfies `enough`.
     pub async fn until(&self, what: &str, enough: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while !enough(self) {
-            assert!(Instant::now() < deadline, "waited two minutes for: {what}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(what, || enough(self)).await;
     }
 }
 

@@ -22,22 +22,8 @@ use rumqttc::mqttbytes::v4;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
-/// Nothing takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Waits until something holds; panics after [`PATIENCE`].
-pub async fn until(what: &str, holds: impl FnMut() -> bool) {
-    within(PATIENCE, what, holds).await;
-}
-
-/// Waits until something holds; panics when it took longer than this.
-pub async fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < limit, "in vain for {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
+#[allow(unused_imports)] // each test file waits in its own way
+pub use crate::patience::{PATIENCE, until, within};
 
 /// One Modbus TCP device, unit 1, that counts what it is asked.
 pub struct Plc {

@@ -18,11 +18,11 @@ const HEADERS: u64 = 28;
 #[derive(Default)]
 struct Orders {
     blocked: bool,
-    /// Of 100 datagrams, each way.
+    /// Each so many-th datagram; 0: none.
     lost: u32,
     delay: Duration,
-    /// Counts on: which datagram is lost is the same in each run.
-    dice: u32,
+    /// Since one was lost.
+    passed: u32,
     counted: Counted,
     /// By client: the socket that stands for it on the other side, and who carries what comes back.
     mappings: HashMap<SocketAddr, (Arc<UdpSocket>, JoinHandle<()>)>,
@@ -67,9 +67,10 @@ impl Middlebox {
         self.orders.lock().unwrap().blocked = on;
     }
 
-    /// So many of 100 datagrams are lost, each way.
-    pub fn lose(&self, percent: u32) {
-        self.orders.lock().unwrap().lost = percent;
+    /// Each so many-th datagram is lost, whichever way it goes; 0: none. Evenly, for dice throw a series one day after which
+    /// nobody waits any more: on a new path QUIC repeats after 3, 9, 21, 45 … seconds.
+    pub fn lose_each(&self, so_many_th: u32) {
+        self.orders.lock().unwrap().lost = so_many_th;
     }
 
     /// Each datagram takes so long, each way.
@@ -100,9 +101,12 @@ impl Middlebox {
 impl Orders {
     /// Is this one lost? And how long does it take?
     fn fate(&mut self) -> Option<Duration> {
-        self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let lost = self.blocked || (self.dice >> 16) % 100 < self.lost;
-        (!lost).then_some(self.delay)
+        self.passed += 1;
+        let lost = self.lost > 0 && self.passed >= self.lost;
+        if lost {
+            self.passed = 0;
+        }
+        (!lost && !self.blocked).then_some(self.delay)
     }
 }
 

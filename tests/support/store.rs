@@ -20,8 +20,8 @@ use ironbridge::model::value::Value;
 use ironbridge::store::{Ack, Item, Opening, OwedBody, Reader, Route, StoreHandle, TagMeta, open};
 use tokio::sync::{mpsc, oneshot};
 
-/// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+#[allow(unused_imports)] // each test file waits in its own way
+pub use crate::patience::{PATIENCE, until};
 
 pub fn tag(name: &str, data_type: DataType, class: Class) -> TagMeta {
     let topic = format!("plant/pump/{name}").into();
@@ -108,12 +108,9 @@ impl Running {
 
     /// Waits until everything emitted so far is committed.
     pub async fn settled(&self, stored: u64) {
-        until(|| {
-            let stats = self.store.stats();
-            let total: u64 = stats.stored.values().chain(stats.spilled.values()).map(Counter::get).sum();
-            total >= stored
-        })
-        .await;
+        let stats = self.store.stats();
+        let total = || stats.stored.values().chain(stats.spilled.values()).map(Counter::get).sum::<u64>();
+        until(&format!("{stored} committed or spilled"), || total() >= stored).await;
     }
 
     /// Closes the lane and waits for the store to end; what was handed to readers is theirs.
@@ -123,15 +120,6 @@ impl Running {
         tokio::time::timeout(PATIENCE, store.ended()).await.expect("ends");
         tokio::time::timeout(PATIENCE, store.finish()).await.expect("finishes");
     }
-}
-
-pub async fn until(condition: impl Fn() -> bool) {
-    let all = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, all).await.expect("the condition holds in time");
 }
 
 pub async fn next(reader: &mut Reader, at_most: usize) -> Option<Vec<Item>> {

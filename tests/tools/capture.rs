@@ -3,13 +3,15 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ironbridge::plant::pty::Pty;
 use serde_json::Value;
 use tokio_modbus::ExceptionCode;
 use tokio_modbus::client::{Reader as _, Writer as _, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
+
+use crate::patience::{until, until_blocking};
 
 const SITE: &str = r#"
 [gateway]
@@ -186,11 +188,7 @@ fn a_recorder_that_is_killed_leaves_what_it_had_recorded() {
     let mut recorder = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
     let recorder = recorder.args(["capture", "--json", "--config", &live, "--output", &file]);
     let mut recorder = Process(recorder.spawn().expect("starts"));
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while std::fs::metadata(&file).map_or(0, |file| file.len()) < 2000 {
-        assert!(Instant::now() < deadline, "nothing is recorded");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until_blocking("something is recorded", || std::fs::metadata(&file).is_ok_and(|file| file.len() >= 2000));
     recorder.0.kill().expect("runs");
     recorder.0.wait().expect("ended");
     let shown = shown(&file);
@@ -287,18 +285,12 @@ async fn who_only_listens_says_nothing_and_hears_who_asked_whom() {
     let mut listener = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
     let listener = listener.args(["capture", "--json", "--listen", &port, "--serial", "19200-8N1", "--output", &file]);
     let mut listener = Process(listener.stdout(Stdio::null()).spawn().expect("starts"));
-    let deadline = Instant::now() + Duration::from_secs(120);
     let size = || std::fs::metadata(&file).map_or(0, |file| file.len());
     let grown = async |from: u64| {
-        while size() <= from {
-            assert!(Instant::now() < deadline, "nothing is recorded");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("something more is recorded", || size() > from).await;
         size()
     };
-    while !tool(&["capture", "--show", &file]).1.contains("connected") {
-        assert!(Instant::now() < deadline, "the port is not opened");
-    }
+    until("the port is open", || tool(&["capture", "--show", &file]).1.contains("connected")).await;
     let mut known = size();
     for said in [
         &[3, 4, 0, 0, 0, 2][..],
@@ -348,10 +340,7 @@ fn what_cannot_be_recorded_or_played_is_said_in_words() {
     let mut vain = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
     let vain = vain.args(["capture", "--json", "--config", &config, "--bus", "line", "--output", &file]);
     let mut vain = Process(vain.stdout(Stdio::null()).spawn().expect("starts"));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !tool(&["capture", "--show", &file]).1.contains("cannot connect") {
-        assert!(Instant::now() < deadline, "it does not try");
-    }
+    until_blocking("it tries", || tool(&["capture", "--show", &file]).1.contains("cannot connect"));
     let id = rustix::process::Pid::from_child(&vain.0);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signal");
     assert_eq!(vain.0.wait().expect("ends").code(), Some(75), "nobody could be asked");

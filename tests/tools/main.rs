@@ -1,5 +1,8 @@
 //! The tools for the person at the cabinet, as processes, against simulated devices: each points at what is wrong.
 
+#[path = "../support/patience.rs"]
+mod patience;
+
 mod capture;
 mod lines;
 mod live;

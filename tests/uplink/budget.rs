@@ -78,7 +78,7 @@ async fn what_was_counted_until_the_store_was_closed_outlives_meta_db() {
     let home = tempfile::tempdir().expect("a directory");
     start(opening(home.path())).close().await;
     let running = start(opening(home.path()));
-    until(|| home.path().join("meta.copy").exists()).await;
+    until("the copy is made", || home.path().join("meta.copy").exists()).await;
     for _ in 0..2 {
         running.store.answers().await; // the copy that each start makes has been made
     }
@@ -112,7 +112,10 @@ async fn figures_reach_the_disk_beside_a_running_store_without_being_asked_for()
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
     running.store.save_meters(vec![row("", 42, 1000)]);
-    until(|| ironbridge::store::survey(home.path()).is_ok_and(|seen| seen.meters == [row("", 42, 1000)])).await;
+    until("the meter is saved", || {
+        ironbridge::store::survey(home.path()).is_ok_and(|seen| seen.meters == [row("", 42, 1000)])
+    })
+    .await;
     running.close().await;
 }
 
@@ -194,7 +197,7 @@ async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
         let before = if round == 0 { 0 } else { saved() };
         let mut plant = Plant::start(home.path(), plan(), Duration::ZERO);
         let used = || plant.stats.budgets()[0].1;
-        until(|| plant.stats.connected.get() == 1).await;
+        until("connected", || plant.stats.connected.get() == 1).await;
         assert!(used() >= before && used() <= before + 5000, "round {round}: {before}, then {} with a connect", used());
         plant.running.emit(Class::Telemetry, 0..30).await;
         let enough = (round + 1) * 30;
@@ -211,7 +214,7 @@ async fn what_was_used_is_used_after_a_restart_and_after_a_power_cut() {
     }
     // The next day is a new one.
     let plant = Plant::start(home.path(), plan(), DAY);
-    until(|| plant.stats.connected.get() == 1).await;
+    until("connected", || plant.stats.connected.get() == 1).await;
     assert!(plant.stats.budgets()[0].1 < wide / 8);
     plant.close().await;
 }
@@ -223,13 +226,13 @@ async fn what_was_used_is_used_after_a_reload_that_changes_the_uplink() {
     let plan = || UplinkPlan { budgets: vec![per_day(BUDGET)], ..plan(toll.address) };
     let mut plant = Plant::start(home.path(), plan(), Duration::ZERO);
     for round in 0..3 {
-        until(|| plant.stats.connected.get() == 1).await;
+        until("connected", || plant.stats.connected.get() == 1).await;
         plant.running.emit(Class::Telemetry, 0..20).await;
         let enough = (round + 1) * 20;
         cloud.until("some more", |cloud| arrived(cloud, Class::Telemetry) >= enough).await;
         plant = plant.reload(plan()).await;
         let (used, passed) = (|| plant.stats.budgets()[0].1, toll.all_bytes());
-        until(|| plant.stats.connected.get() == 1).await;
+        until("connected", || plant.stats.connected.get() == 1).await;
         assert!(used() >= passed, "round {round}: {} used, {passed} passed before the reload", used());
     }
     plant.close().await;
@@ -287,7 +290,7 @@ async fn a_path_that_fails_is_left_and_taken_again_when_it_was_healthy_for_a_whi
     cloud.until("all of it", |cloud| arrived(cloud, Class::Telemetry) >= 60).await;
     assert!(cloud.disconnects() >= 1, "the radio was left in order");
     let counts = |path: usize, source: &str| plant.stats.paths()[path].bytes > toll.bytes(source);
-    until(|| counts(0, "127.0.0.2") && counts(1, "127.0.0.3")).await;
+    until("both paths are charged", || counts(0, "127.0.0.2") && counts(1, "127.0.0.3")).await;
     let told = plant.told();
     assert_eq!(told, ["path_changed once", "path_changed once"]);
     plant.close().await;
@@ -323,7 +326,7 @@ async fn values_wait_for_their_window_and_an_alarm_does_not() {
     let plant = Plant::start(home.path(), plan, minutes(5));
     plant.running.emit(Class::Telemetry, 0..50).await;
     plant.running.settled(50).await;
-    until(|| plant.stats.standing() == UplinkState::Paused).await;
+    until("it pauses", || plant.stats.standing() == UplinkState::Paused).await;
     assert_eq!(toll.connects("127.0.0.2"), 0);
     plant.running.emit(Class::Alarm, 0..3).await;
     cloud.until("the alarms", |cloud| arrived(cloud, Class::Alarm) == 3).await;

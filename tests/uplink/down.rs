@@ -19,6 +19,7 @@ use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use rumqttc::v5::mqttbytes::v5::RetainForwardRule::{Never, OnEverySubscribe, OnNewSubscribe};
 use tokio::sync::oneshot;
 
+use crate::patience::until;
 use cloud::Cloud;
 use owed::OwedList;
 use rig::Rig;
@@ -91,14 +92,6 @@ fn start(cloud: &Cloud, local: &Arc<Local>, version: MqttVersion) -> (Rig, OwedL
         parts.pass_on = Some(local.clone());
     });
     (rig, owed)
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

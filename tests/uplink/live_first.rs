@@ -89,7 +89,7 @@ async fn live_records_arrive_within_a_second_and_a_round_trip_while_a_backlog_dr
     let cloud = Cloud::start().await;
     let link = SlowLink::to(cloud.address, RATE, ROUND_TRIP).await;
     let uplink = sending(&running, "cloud", link.address);
-    until(|| uplink.stats.acknowledged.get() > 300).await;
+    until("the backlog is on its way", || uplink.stats.acknowledged.get() > 300).await;
     let (begun, carried) = (Instant::now(), link.up.load(std::sync::atomic::Ordering::Relaxed));
     let mut late = Vec::new();
     for n in 1..=8 {
@@ -97,7 +97,7 @@ async fn live_records_arrive_within_a_second_and_a_round_trip_while_a_backlog_dr
         let number = running.event(Class::Event, "live").await;
         assert_eq!(number.seq.0, n);
         let committed = Instant::now();
-        until(|| numbers(&cloud).contains(&("event".into(), n))).await;
+        until("the event has arrived", || numbers(&cloud).contains(&("event".into(), n))).await;
         late.push(committed.elapsed());
     }
     let used = link.up.load(std::sync::atomic::Ordering::Relaxed) - carried;
@@ -120,11 +120,11 @@ async fn more_live_records_than_the_link_carries_leave_the_backlog_its_share() {
     let cloud = Cloud::start().await;
     let link = SlowLink::to(cloud.address, 32_000, Duration::from_millis(100)).await;
     let uplink = sending(&running, "cloud", link.address);
-    until(|| uplink.stats.acknowledged.get() > 10).await;
+    until("the backlog is on its way", || uplink.stats.acknowledged.get() > 10).await;
     running.emit(Class::Telemetry, 0..20_000).await;
     running.settled(40_000).await;
     let before = numbers(&cloud).len();
-    until(|| numbers(&cloud).len() > before + 1200).await;
+    until("1200 more have arrived", || numbers(&cloud).len() > before + 1200).await;
     let seen = numbers(&cloud);
     let after = &seen[seen.len() - 800..];
     let backlog = after.iter().filter(|(stream, _)| stream == "bulk").count();
@@ -145,7 +145,7 @@ async fn everything_arrives_over_reconnects_and_restarts_and_live_goes_first_eac
         let uplink = sending(&running, "cloud", cloud.address);
         running.emit(Class::Telemetry, emitted..emitted + 1500).await;
         emitted += 1500;
-        until(|| uplink.stats.sessions.get() >= 3).await;
+        until("the third session", || uplink.stats.sessions.get() >= 3).await;
         repeated += uplink.stats.sessions.get() * 400;
         uplink.stopped().await;
         running.close().await;
@@ -153,7 +153,7 @@ async fn everything_arrives_over_reconnects_and_restarts_and_live_goes_first_eac
     cloud.cut_after(None);
     let running = start(opening(home.path()));
     let uplink = sending(&running, "cloud", cloud.address);
-    until(|| uplink.stats.connected.get() == 1 && uplink.stats.backlog.get() == 0).await;
+    until("nothing waits any more", || uplink.stats.connected.get() == 1 && uplink.stats.backlog.get() == 0).await;
     uplink.stopped().await;
     running.close().await;
     let all = numbers(&cloud);
@@ -281,10 +281,13 @@ async fn an_uplink_that_is_dead_for_a_day_does_not_harm_the_other_and_gets_every
         good.until("the good one has this hour", |_| numbers(&good).len() as u64 == stored).await;
         assert_eq!(cloud.stats.failures.get(), 0, "hour {hour}");
     }
-    until(|| plant.stats.backlog.get() == stored && plant.stats.backlog_age_s.get() >= 23 * 3600 - 60).await;
+    until("all of a day waits", || {
+        plant.stats.backlog.get() == stored && plant.stats.backlog_age_s.get() >= 23 * 3600 - 60
+    })
+    .await;
     assert!(numbers(&dead).is_empty());
     dead.refuse_connections(false);
-    until(|| plant.stats.connected.get() == 1 && plant.stats.backlog.get() == 0).await;
+    until("nothing waits any more", || plant.stats.connected.get() == 1 && plant.stats.backlog.get() == 0).await;
     assert!(seqs(&dead).into_iter().eq(1..=stored));
     assert_eq!(numbers(&good).len() as u64, stored, "each once");
     cloud.stopped().await;

@@ -10,6 +10,8 @@ mod foreign_broker;
 mod gateway;
 #[path = "../support/owed.rs"]
 mod owed;
+#[path = "../support/patience.rs"]
+mod patience;
 #[path = "../support/toll_plant.rs"]
 mod plant;
 #[path = "../support/ports.rs"]

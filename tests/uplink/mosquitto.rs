@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::foreign_broker::Mosquitto;
+use crate::patience::until;
 use authority::{Authority, VALID};
 use owed::OwedList;
 use rig::{Rig, clock};
@@ -91,14 +92,6 @@ impl Lake {
 
     fn times_connected(&self) -> usize {
         *self.connected.lock().unwrap()
-    }
-}
-
-async fn until(what: &str, enough: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !enough() {
-        assert!(Instant::now() < deadline, "waited 60 s for: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

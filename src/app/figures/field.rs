@@ -7,7 +7,7 @@ use crate::model::stats::Counter;
 use crate::status::metrics::{Figures, Labels};
 
 use super::{of, real};
-use crate::app::board::Sources;
+use crate::app::sources::Sources;
 
 /// One connection of a bus; those of one bus are summed up.
 pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
@@ -60,7 +60,7 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
 }
 
 /// One device.
-pub(super) fn device(out: &mut Figures, (sources, plan): (&Sources, &Plan), report: &DeviceReport) {
+pub(super) fn device(out: &mut Figures, sources: &Sources, plan: &Plan, report: &DeviceReport) {
     let DeviceReport { device, standing, last_success, requests, timeouts, exceptions, errors, diagnosis } = report;
     let Some(labels) = labels(plan, device.0) else { return };
     let up = f64::from(u8::from(*standing == Standing::Answering));

@@ -3,7 +3,7 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `warden` opens and closes doors · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
+//! `warden` opens and closes doors, `regime` what changes while one is open · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
 //! many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge nodes · `certificates` of doors
 //! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
 //! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
@@ -25,6 +25,7 @@ mod listening;
 mod needed;
 #[cfg(feature = "quic")]
 mod ports;
+mod regime;
 mod sending;
 #[cfg(feature = "mqtt-sn")]
 mod sensors;
@@ -67,6 +68,7 @@ use certificates::{Certificates, Secured};
 use limits::Limits;
 use listening::{Listening, Ports, Raw};
 use needed::needed;
+use regime::Regime;
 use shown::{Peer, Shown};
 use strangers::{Room, Strangers};
 use stream::Stream;
@@ -75,8 +77,8 @@ use terms::Terms;
 use threshold::Said;
 use turnstile::Turnstile;
 pub use warden::DoorList;
-pub(super) use warden::Order;
 use warden::{DOWN, Warden};
+pub(super) use warden::{Order, Step};
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -111,6 +113,8 @@ struct Door {
     listener: Option<Listening>,
     /// There is one.
     open: Arc<AtomicBool>,
+    /// What may change while it is open.
+    regime: Option<watch::Sender<Regime>>,
     secured: Option<Secured>,
     limits: Arc<Limits>,
     strangers: Arc<Strangers>,
@@ -126,7 +130,11 @@ struct Door {
 
 /// What every connection of a door shares.
 struct Porch {
+    /// As it was opened; see `regime`.
     plan: ListenerPlan,
+    /// Of one for sensors: what counts there instead of the plan's.
+    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only doors for sensors read it"))]
+    regime: Option<watch::Receiver<Regime>>,
     /// For logs.
     name: String,
     secured: Option<Secured>,
@@ -174,6 +182,7 @@ impl Site {
             plan: listener.clone(),
             listener: None,
             open: Arc::default(),
+            regime: Regime::of(listener),
             secured,
             limits: Arc::clone(&self.limits),
             strangers: Strangers::new(self.limits.total_max, doors),
@@ -276,6 +285,7 @@ impl Door {
     async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken, closed: &CancellationToken) {
         let porch = Arc::new(Porch {
             plan: self.plan.clone(),
+            regime: self.regime.as_ref().map(watch::Sender::subscribe),
             name: self.plan.place(),
             secured: self.secured.clone(),
             said: Said::default(),
@@ -309,8 +319,8 @@ impl Door {
     /// Until the door has no certificate any more, or its listener breaks.
     async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
         #[cfg(feature = "mqtt-sn")]
-        if let (Listening::Udp(socket), Some(plan)) = (from, &porch.plan.mqtt_sn) {
-            return sensors::serve((&self.limits, tracker), socket, porch, plan).await;
+        if let (Listening::Udp(socket), Some(regime)) = (from, &porch.regime) {
+            return sensors::serve((&self.limits, tracker), socket, porch, regime.clone()).await;
         }
         let mut secured = self.secured.clone();
         loop {

@@ -13,7 +13,7 @@ const ROW_COST: usize = 200;
 /// What the changes of a session cost in memory, bytes.
 const SESSION_COST: usize = 1000;
 
-pub(super) type Told = oneshot::Sender<Result<(), NotCommitted>>;
+pub(super) type Waiter = oneshot::Sender<Result<(), NotCommitted>>;
 
 /// What one transaction holds.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Batch {
     pub sessions: HashMap<SessionId, Changes>,
     /// Messages that somebody is owed, oldest first.
     pub debts: BTreeMap<u64, Debt>,
-    pub waiters: Vec<Told>,
+    pub waiters: Vec<Waiter>,
     /// Bytes in memory that debts take.
     pub bytes: usize,
     /// Bytes in memory that all else takes, at most.
@@ -62,7 +62,7 @@ pub(super) struct Debt {
     pub received: Option<Received>,
     /// Its retained change has to be committed, whoever is owed it.
     pub retained: bool,
-    pub told: Option<Told>,
+    pub told: Option<Waiter>,
 }
 
 /// The packet id it came with, and what was to be done about that id before.

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::batch::{Batch, Changes, Debt, Received, Told, cost_of};
+use super::batch::{Batch, Changes, Debt, Received, Waiter, cost_of};
 use super::rows::{GivenUp, MessageRow, NotCommitted, Owing, Row, SensorRow, SessionId, SessionRow, SubscriptionRow};
 
 /// How far ahead of its ordinals a session's mark on disk is set: it is written once in so many messages.
@@ -179,12 +179,12 @@ impl Entered {
         }
     }
 
-    pub(super) fn wait(&mut self, told: Told) {
+    pub(super) fn wait(&mut self, told: Waiter) {
         self.batch.waiters.push(told);
     }
 
     /// For a message that was entered before with this packet id: was it refused?
-    pub(super) fn confirm(&mut self, id: SessionId, packet_id: u16, told: Told) {
+    pub(super) fn confirm(&mut self, id: SessionId, packet_id: u16, told: Waiter) {
         if self.known.get_mut(&id).is_some_and(|known| known.refused.remove(&packet_id)) {
             let _ = told.send(Err(NotCommitted)); // whoever asked may be gone
         } else {
@@ -241,7 +241,7 @@ impl Entered {
         self.batch.sensor(id, row);
     }
 
-    pub(super) fn owe(&mut self, publish: Publish<'_>, told: Told) {
+    pub(super) fn owe(&mut self, publish: Publish<'_>, told: Waiter) {
         let Publish { message, to, received, retained } = publish;
         let retained = self.retain(&message.topic, retained);
         if to.is_empty() && !retained {
@@ -302,7 +302,7 @@ impl Entered {
         !self.known.get(&id).is_some_and(given_up)
     }
 
-    pub(super) fn release(&mut self, id: SessionId, ordinal: u64, told: Told) {
+    pub(super) fn release(&mut self, id: SessionId, ordinal: u64, told: Waiter) {
         let changes = self.batch.changes(id);
         if !changes.settled.contains(&ordinal) {
             changes.released.insert(ordinal);
@@ -322,7 +322,7 @@ impl Entered {
         }
     }
 
-    pub(super) fn finish(&mut self, id: SessionId, packet_id: u16, told: Told) {
+    pub(super) fn finish(&mut self, id: SessionId, packet_id: u16, told: Waiter) {
         if self.known.get_mut(&id).is_some_and(|known| known.received.remove(&packet_id)) {
             self.batch.changes(id).received.insert(packet_id, false);
         }

@@ -4,13 +4,14 @@
 //! `settings` what both ends ask of the library · `stream` the one stream, and what its errors mean · `socket` the UDP
 //! socket whose datagrams are counted · `account` what they cost · `roam` notices that this box has another address, and
 //! takes the connection along · `leaving` last words · `probe` is somebody there · `silence` who was not · `port` the other
-//! end, for those who connect to us.
+//! end, for those who connect to us · `first` packets of theirs.
 //!
 //! Nothing is sent before the handshake is done (0-RTT): a CONNECT that somebody recorded and sends once more would take
-//! over the session of its client. Sessions are resumed as over TCP, which saves the certificates. Nothing here reads bytes
-//! of a peer: packets are the library's, what is in the stream is MQTT's.
+//! over the session of its client. Sessions are resumed as over TCP, which saves the certificates. Packets are the
+//! library's, but for a look at the first one; what is in the stream is MQTT's.
 
 mod account;
+mod first;
 mod leaving;
 pub mod port;
 mod probe;

@@ -17,6 +17,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 
+use super::first::Comers;
 pub use super::leaving::Leaving;
 use super::settings;
 pub use super::stream::Stream;
@@ -135,7 +136,7 @@ impl Caller {
 /// How callers are answered.
 fn answer(serving: &Serving) -> io::Result<ServerConfig> {
     let crypto = QuicServerConfig::try_from(Arc::clone(&serving.config)).map_err(io::Error::other)?;
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let mut config = ServerConfig::with_crypto(Arc::new(Comers(Arc::new(crypto))));
     config
         .transport_config(Arc::new(settings::coming()))
         .migration(true)
