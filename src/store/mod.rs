@@ -85,7 +85,7 @@ pub use owed::{DictionaryTag, Item, Owed, OwedBody, OwedGap};
 pub use reader::{Lane, Pull, Reader, Wants};
 pub use revise::Revision;
 pub use stats::StoreStats;
-pub use survey::{Survey, Surveyed, survey};
+pub use survey::{Absent, Survey, Surveyed, survey};
 
 use cursor::Span;
 use state::State;

@@ -306,7 +306,7 @@ async fn a_reader_gets_every_number_in_order_while_the_tail_is_merged_under_it()
             }
             if random.random_bool(0.05) {
                 reader.rewind();
-                follower.at.iter_mut().for_each(|(last, acked)| *last = *acked);
+                follower.at.iter_mut().for_each(|(_, (last, acked))| *last = *acked);
             }
         }
         running.settled(emitted).await;

@@ -47,10 +47,8 @@ pub fn run(file: &Path, json: bool) -> Result<(), Failed> {
 /// A file that cannot be read is the user's mistake, or a disk's.
 pub fn not_read(error: &NotRead) -> Failed {
     match error {
-        NotRead::Refused { error: refused, .. } if refused.kind() != io::ErrorKind::NotFound => {
-            Failed::TryAgain(error.to_string())
-        }
-        NotRead::Refused { .. } | NotRead::Foreign(_) | NotRead::Newer { .. } => Failed::Usage(error.to_string()),
+        NotRead::Refused { path, error } => Failed::unread(path.display(), error),
+        NotRead::Foreign(_) | NotRead::Newer { .. } => Failed::Usage(error.to_string()),
     }
 }
 

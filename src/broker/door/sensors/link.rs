@@ -155,6 +155,8 @@ impl Link {
         let packets = &mut translator.packets;
         let turned = async {
             match pipe.as_mut() {
+                // What was written for it before it slept is not to wait where its time stands still.
+                Some(pipe) if asleep && pipe.has_room() => pipe.turn(true, packets).await,
                 // What it said before it slept does not wait for its wake.
                 Some(pipe) if asleep && !takes && packets.is_empty() => {
                     pipe.over().await;
