@@ -205,7 +205,7 @@ fn ledgers(state: &mut State, contents: &Contents) {
         let place = known.unwrap_or_else(|| {
             state.ledgers.push(Ledger {
                 name: row.uplink.clone(),
-                cursors: Default::default(),
+                cursors: PerClass::default(),
                 gaps: Vec::new(),
                 unsaved: 0,
                 joined: Joined::default(),

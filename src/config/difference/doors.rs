@@ -33,7 +33,7 @@ pub fn sensors_told(before: &MqttSnPlan, after: &MqttSnPlan) -> String {
         ["sensor", "topic"].into_iter().zip([sensors, topics]).filter_map(|(what, counts)| said(what, counts));
     let mut told: Vec<String> = of_lists.collect();
     let (sensors, topics) = (before.sensors.clone(), before.topics.clone());
-    if (MqttSnPlan { sensors, topics, ..after.clone() }) != *before {
+    if (MqttSnPlan { topics, sensors, ..after.clone() }) != *before {
         told.push("other keys".to_owned());
     }
     if told.is_empty() { "another order".to_owned() } else { told.join(", ") }

@@ -198,7 +198,7 @@ impl Link {
             }
             return Flow::End(End::NotAllowed);
         }
-        translator.follow(plan, Instant::now());
+        translator.follow(&plan, Instant::now());
         Flow::On
     }
 

@@ -232,8 +232,8 @@ impl Translator {
 
     /// Another plan counts from now on. What a predefined id stood for and does no more is forgotten: what comes for the sensor
     /// goes by names that it is told, until it subscribes by that id again.
-    pub(super) fn follow(&mut self, plan: Arc<MqttSnPlan>, now: Instant) {
-        let old = std::mem::replace(&mut self.rules.plan, Arc::clone(&plan));
+    pub(super) fn follow(&mut self, plan: &Arc<MqttSnPlan>, now: Instant) {
+        let old = std::mem::replace(&mut self.rules.plan, Arc::clone(plan));
         let is_other = |id: u16| old.topic(id) != plan.topic(id);
         let before = self.predefined.len();
         self.predefined.retain(|id| !is_other(*id));

@@ -6,7 +6,7 @@ use crate::broker::sn::{Again, Filter, Publish, Topic};
 /// It has subscribed by the ids 1 and 2, and asked the broker for nothing else.
 fn subscribed(now: Instant) -> Translator {
     let mut translator = connected(now);
-    translator.follow(named(&[(1, "known"), (2, "other")]), now);
+    translator.follow(&named(&[(1, "known"), (2, "other")]), now);
     for id in [1, 2] {
         subscribe(&mut translator, id, now);
         translator.packet(Heard::Suback { packet_id: id, reason: 1 }, now);
@@ -41,7 +41,7 @@ fn what_is_on_its_way_under_a_predefined_id_that_stands_for_something_else_goes_
             translator.out.clear();
         }
         let topics = [(1, "known"), (2, "other")].map(|(id, name)| (id, if id == changed { "new" } else { name }));
-        translator.follow(named(&topics), now);
+        translator.follow(&named(&topics), now);
         assert!(translator.learnt && !translator.predefined.contains(&changed) && translator.predefined.len() == 1);
         if sleeps {
             assert_eq!(std::mem::take(&mut translator.out), [], "it sleeps");
@@ -66,7 +66,7 @@ fn a_subscribe_by_a_predefined_id_is_never_answered_for_what_it_stood_for_before
             translator.packet(Heard::Suback { packet_id: 1, reason: 1 }, now);
         }
         translator.out.clear();
-        translator.follow(named(&[(1, "new"), (2, "other")]), now);
+        translator.follow(&named(&[(1, "new"), (2, "other")]), now);
         if !was_answered {
             translator.packet(Heard::Suback { packet_id: 1, reason: 1 }, now);
             assert_eq!(std::mem::take(&mut translator.out), [], "that was for the old one");
@@ -86,7 +86,7 @@ fn an_id_that_stands_for_the_same_as_before_and_other_times_disturb_nobody() {
     translator.packet(delivery(7, Qos::AtLeastOnce, "known"), now);
     translator.out.clear();
     let plan = MqttSnPlan { retries: 1, ..MqttSnPlan::clone(&named(&[(3, "more"), (2, "other"), (1, "known")])) };
-    translator.follow(Arc::new(plan), now);
+    translator.follow(&Arc::new(plan), now);
     assert!(translator.out.is_empty() && !translator.learnt && translator.predefined.len() == 2);
     let [first, second] = [1, 2].map(|times| now + RETRY * times);
     assert!(matches!(translator.tick(first), Flow::On));
