@@ -1,6 +1,7 @@
 //! The command line: names that scripts rely on, help worth reading, exit codes by what the caller should do next.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -83,7 +84,7 @@ enum Command {
     /// Add a user of the local broker, change a password, or delete a user
     ///
     /// The password is asked for on a terminal, and read from standard input where there is none. A running gateway takes
-    /// the file at its next reload (SIGHUP).
+    /// the file at its next reload (ironbridge reload, or SIGHUP).
     Passwd(commands::passwd::Args),
     /// The local broker: take over what mosquitto is configured to do
     Broker(commands::broker::Args),
@@ -106,9 +107,21 @@ enum Command {
     Other(Vec<OsString>),
 }
 
+/// `help --help` asks for what `help` says, which would take it for a command's name; so does `store help -h`.
+fn without_help_of_help(mut words: Vec<OsString>) -> Vec<OsString> {
+    let groups = Cli::command();
+    let is_group =
+        |word: &OsString| word.to_str().and_then(|word| groups.find_subcommand(word)?.get_subcommands().next());
+    let place = if words.get(1).and_then(is_group).is_some() { 2 } else { 1 };
+    if words.get(place).is_some_and(|word| word == "help") {
+        words.retain(|word| word != "--help" && word != "-h");
+    }
+    words
+}
+
 /// Parses the arguments and runs the subcommand.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(without_help_of_help(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Failed::Usage(String::new()).code() } else { 0 };
@@ -121,7 +134,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             if !matches!(failed, Failed::Verdict) {
-                eprintln!("ironbridge: {failed}");
+                // Where nobody reads that any more (`2>&1 | head`), the exit code still tells.
+                let _ = writeln!(std::io::stderr(), "ironbridge: {failed}");
             }
             ExitCode::from(failed.code())
         }
@@ -226,6 +240,19 @@ mod tests {
 
     fn shells() -> Vec<commands::completions::Shell> {
         clap::ValueEnum::value_variants().to_vec()
+    }
+
+    #[test]
+    fn help_of_help_is_help() {
+        for asked in
+            [&["help", "--help"][..], &["help", "-h"], &["help", "check", "--help"], &["store", "help", "--help"]]
+        {
+            let words = ["ironbridge"].iter().chain(asked).map(OsString::from).collect();
+            let shown = Cli::try_parse_from(without_help_of_help(words)).expect_err("help ends the program");
+            assert!(!shown.use_stderr() && shown.to_string().contains("Usage: ironbridge"), "{asked:?}: {shown}");
+        }
+        let words: Vec<OsString> = ["ironbridge", "decode", "help", "--help"].map(OsString::from).into();
+        assert_eq!(without_help_of_help(words.clone()), words, "a word that is to be decoded");
     }
 
     #[test]

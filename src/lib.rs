@@ -49,7 +49,7 @@
 //! | how long a device took to answer, and what went wrong with it | `field/spread`, `field/devices` |
 //! | **The configuration** | |
 //! | every key of the config file | [`config`] (`schema`, `check`), its meaning in [`config::plan`] |
-//! | what is read from which file, and how a mistake is told with its place | [`config`] (`files`, `raw`, `source`; `section`, [`config::problem`]) |
+//! | what is read from which file, and how a mistake is told with its place | [`config`] (`files`, `raw`, `source`; `section`, [`config::problem`]; in words that help: `slip`, `places`) |
 //! | what a cloud allows | [`config::preset`] |
 //! | the register maps in the binary | [`config::shipped`], `/config/profiles/` |
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |

@@ -285,6 +285,10 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
     std::fs::write(home.config(), text(4, &uplink)).expect("written");
     let all = home.json(Some(home.0.path()));
     near(all["seen"]["days"].as_f64().expect("days"), 1.0 / 12.0, 1.0);
+    let streams = all["seen"]["streams"].as_array().expect("a list");
+    let told: Vec<_> = streams.iter().map(|seen| (seen["stream"].as_str(), seen["records"].as_u64())).collect();
+    let held = [(Some("telemetry"), Some(721)), (Some("bulk"), Some(14_400))];
+    assert_eq!(told, [held[0], held[1], (Some("alarm"), Some(0)), (Some("event"), Some(0))], "none is left out");
     let cloud = &all["uplinks"][0];
     near(cloud["samples_per_second"]["most"].as_f64().expect("a rate"), 0.1, 1.0);
     let json = &cloud["whole"]["formats"][0];
@@ -299,7 +303,13 @@ async fn a_store_tells_real_rates_real_sizes_and_what_was_counted() {
     assert!(spread(3) > spread(0) + 23.0 * 10.0, "each connect has its dictionary: {} {}", spread(3), spread(0));
     assert!(cloud["recorded"].as_array().is_some_and(|rows| rows.len() == 2), "{cloud}");
     let text = home.report(Some(&dir), false).expect("a report");
-    for words in ["telemetry 721 records", "123.0 kB in 2026-11-20", "4.0 MB in 2026-11\n"] {
+    for words in [
+        "telemetry 721 records",
+        "alarm     0 records\n",
+        "event     0 records\n",
+        "123.0 kB in 2026-11-20",
+        "4.0 MB in 2026-11\n",
+    ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
 }
@@ -325,7 +335,7 @@ async fn in_a_store_that_is_full_a_class_has_the_rate_of_what_is_held_of_it() {
         running.settled(step * 45).await;
         running.time.advance(Duration::from_secs(50));
     }
-    assert!(running.store.stats().evicted[Class::Bulk as usize].get() > 144 * 20, "most of it is gone");
+    assert!(running.store.stats().evicted[Class::Bulk].get() > 144 * 20, "most of it is gone");
     running.close().await;
     let seen = home.json(Some(&dir));
     let rate = |class: &str| {

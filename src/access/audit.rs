@@ -33,13 +33,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher as _};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Holder, Identity, Refused};
 use crate::model::command::{Outcome, Refusal};
+use crate::model::lock::Hold as _;
 use crate::model::value::Value;
 
 /// Refusals that are kept apart, of each kind; others share one line.
@@ -270,7 +271,7 @@ fn subject(about: impl Hash) -> u64 {
 }
 
 fn lock(quiet: &Mutex<Quiet>) -> MutexGuard<'_, Quiet> {
-    quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    quiet.hold()
 }
 
 /// A command from the status page, done or refused.

@@ -6,7 +6,7 @@
 //! check took, so that guessing never has more than half of one processor. Unknown names cost what known ones cost.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use super::brake::{Brake, network};
 use super::memory::Memory;
 use super::queue::{Queue, Turn};
 use super::users::{NAME_BYTES_MAX, Users};
+use crate::model::lock::Hold as _;
 
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -109,7 +110,7 @@ impl Desk {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.hold()
 }
 
 #[cfg(test)]

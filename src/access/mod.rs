@@ -28,12 +28,13 @@ mod users;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
 use crate::config::plan::{Anonymous, BrokerPlan};
 use crate::model::command::{Outcome, Refusal};
+use crate::model::lock::Hold as _;
 use crate::model::stats::Counter;
 use crate::model::value::Value;
 use acl::Acl;
@@ -182,7 +183,7 @@ impl Access {
 
     /// Reads the users file (blocks for that long); nothing changes if it cannot be used.
     pub fn load_users(&self) -> Loading {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = self.file.hold().clone();
         let Some(file) = file else {
             self.users.store(Arc::new(State::Off));
             return Loading::NotWanted;
@@ -203,7 +204,7 @@ impl Access {
     pub fn reload(&self, plan: &BrokerPlan) -> Loading {
         self.acl.store(Arc::new(Acl::new(&plan.acl)));
         self.anonymous.store(Arc::new(most(plan)));
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&plan.users_file);
+        self.file.hold().clone_from(&plan.users_file);
         if plan.users_file.is_some() && matches!(**self.users.load(), State::Off) {
             self.users.store(Arc::new(State::Unavailable));
         }

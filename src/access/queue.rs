@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
+
+use crate::model::lock::Hold as _;
 
 /// Who may wait: at a quarter of a second each (a slow ARM), the last one has its answer before a usual client gives up.
 pub(super) const WAITING_MAX: usize = 48;
@@ -92,7 +94,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.hold()
     }
 }
 

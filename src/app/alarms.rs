@@ -21,10 +21,8 @@ use crate::model::topic::GatewayTopics;
 use crate::payload::json;
 
 use super::alarm_memory::{Active, AlarmMemory, Remembered, settled};
+use super::events::NUMBER_WAIT_MAX;
 use super::turns::Turn;
-
-/// How long alarms wait for their numbers before they are published without (the store is in trouble then).
-const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// What is active is remembered this often at most, for the sake of the flash. After a crash in between an alarm is told
 /// again.

@@ -15,8 +15,8 @@ use crate::model::number::Class;
 use crate::model::topic::GatewayTopics;
 use crate::payload::{event, json};
 
-/// How long an event waits for its number before it is published without one (the store is in trouble then).
-const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long events and alarms wait for their numbers before they are published without (the store is in trouble then).
+pub(super) const NUMBER_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// The store's lane and the number are both waited for, each for seconds; what takes longer than this never ends.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);

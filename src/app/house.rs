@@ -60,7 +60,7 @@ impl House {
         let new = Arc::new(new);
         let old = std::mem::replace(&mut self.plan, Arc::clone(&new));
         let means = &self.means;
-        self.change_rights(&old, changes).await;
+        self.change_rights(changes).await;
         let earlier = self.earlier(Some(&old));
         means.coming.send_replace(Arc::clone(&new)); // no value is one of the old plan's behind this, nor raises its alarms
         means.store.revise(revision(&new, &earlier)).await;
@@ -139,11 +139,10 @@ impl House {
 
     /// Users and rights; they are read again, and certificates, whatever has changed. Doors that go or are others now are
     /// shut before: nobody has the old rights at a new door, nor the new ones at an old door.
-    async fn change_rights(&self, old: &Plan, changes: &Changes) {
+    async fn change_rights(&self, changes: &Changes) {
         let new = &self.plan.broker;
         if changes.any(Part::Listener) {
-            let stay = old.broker.listeners.iter().filter(|door| new.listeners.contains(door)).cloned();
-            self.means.control.listen(stay.collect()).await;
+            self.means.control.shut_others(new.listeners.clone()).await;
         }
         self.gatekeeper.reload(new).await;
     }

@@ -174,6 +174,7 @@ impl LivePublisher {
             "crc": diagnosis.crc,
             "stale": diagnosis.stale,
             "garbage": diagnosis.garbage,
+            "foreign": diagnosis.foreign,
             "skipped": diagnosis.skipped,
             "exception_codes": codes,
             "response_ms": response,

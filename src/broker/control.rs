@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::{Rejudged, Shared};
-use super::door::{DoorList, Order};
+use super::door::{DoorList, Order, Step};
 use crate::config::plan::ListenerPlan;
 use crate::road::inside::InnerDoor;
 
@@ -28,10 +28,21 @@ impl fmt::Debug for Control {
 
 impl Control {
     /// Other listeners from now on. Who came in through one that is there before and after stays; who came in through one
-    /// that is not is told to go. Resolves when each has been tried to be opened; what fails is tried again for ever.
+    /// that is not is told to go. One whose sensors and topics alone are others stays, too, and so does who is still let in
+    /// there as what it is. Resolves when each has been tried to be opened; what fails is tried again for ever.
     pub async fn listen(&self, listeners: Vec<ListenerPlan>) {
+        self.order(listeners, Step::Open).await;
+    }
+
+    /// The first half of [`Control::listen`], before rights change: who does not stay is told to go, and nobody comes in by what
+    /// is new until that is called.
+    pub async fn shut_others(&self, listeners: Vec<ListenerPlan>) {
+        self.order(listeners, Step::Shut).await;
+    }
+
+    async fn order(&self, listeners: Vec<ListenerPlan>, step: Step) {
         let (done, changed) = oneshot::channel();
-        let _ = self.orders.send(Order { listeners, done }).await.is_ok() && changed.await.is_ok();
+        let _ = self.orders.send(Order { listeners, step, done }).await.is_ok() && changed.await.is_ok();
     }
 
     /// By which an uplink of this gateway comes in that leads to its own broker.

@@ -13,7 +13,7 @@ use super::wire::{Will, revive};
 use crate::access::{Access, Holder, Identity};
 use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, SensorRow, Source, WillRow};
 use crate::flow::clock::Clock;
-use crate::model::time::{Boot, Certainty, Stamp};
+use crate::model::time::{Boot, Certainty, Stamp, signed_micros, signed_millis};
 use crate::model::topic::{Owner, Ownership, check_topic};
 
 /// In place of what tells names apart.
@@ -257,9 +257,9 @@ fn ends_at(message: &Message, clock: &Clock) -> Option<i64> {
     let left = message.expires?.saturating_duration_since(Instant::now());
     let (now, wall) = (clock.numbered(clock.now()), clock.wall_now());
     let end = if now.boot == Boot(0) && wall.certainty.is_fixed() {
-        End::Wall(wall.unix_ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX)))
+        End::Wall(wall.unix_ms.saturating_add(signed_millis(left)))
     } else {
-        let micros = now.micros.saturating_add(i64::try_from(left.as_micros()).unwrap_or(i64::MAX));
+        let micros = now.micros.saturating_add(signed_micros(left));
         End::Boot(Stamp { micros, ..now })
     };
     Some(end.row())

@@ -60,7 +60,7 @@ mod will;
 mod wire;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,12 +131,7 @@ impl Broker {
         let BrokerParts { plan, access, ownership, commands, forward, clock, notices, ledger_path } = parts;
         let (disk, Found { rows, sessions, set_aside }) = Ledger::open(&ledger_path)?;
         if let Some(aside) = set_aside {
-            let detail = format!(
-                "retained messages and sessions were damaged and are lost; the file was kept as {}",
-                aside.display()
-            );
-            tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
-            notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
+            tell_of_file_set_aside(&notices, &aside);
         }
         let (mut kept, mut unserved) = (Vec::new(), Vec::new());
         for row in rows {
@@ -214,6 +209,9 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
         for (client, room) in shared.tick(now) {
             tell_of_room(notices, &client, room);
         }
+        if let Some(aside) = shared.take_found_late() {
+            tell_of_file_set_aside(notices, &aside);
+        }
         if now >= next_sys {
             sys.tell(shared, &publisher, now);
             next_sys = now + sys::PERIOD;
@@ -224,6 +222,14 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
         }
         trouble = found;
     }
+}
+
+/// At start, or when it could be read at last.
+fn tell_of_file_set_aside(notices: &Notices, aside: &Path) {
+    tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
+    let detail =
+        format!("retained messages and sessions were damaged and are lost; the file was kept as {}", aside.display());
+    notices.tell(notice("broker_retained_damaged", Phase::Once, "retained", detail));
 }
 
 /// `lost`: messages that were owed; `None` when the file could never be read.

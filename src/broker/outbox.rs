@@ -18,7 +18,7 @@ mod sensor;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::message::{Delivery, Keep, Lost, Qos};
 use super::session::Ending;
+use crate::model::lock::Hold as _;
 use crate::road::inside::{Press, Pressure};
 pub(super) use line::{Line, Socket};
 
@@ -232,7 +233,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.hold()
     }
 }
 

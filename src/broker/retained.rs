@@ -4,10 +4,13 @@
 //! what changed since then has reached it through its subscription and is skipped, so that nothing is sent twice, and
 //! no value after a newer one. Between pages nothing is held but the place.
 //!
+//! That a client has cleared a topic which goes upstream is remembered for a while: what is on its way down from there may be
+//! older than that.
+//!
 //! A client's message goes with who left it: whoever sends it asks whether that one may still write there. One owner (a user,
 //! or all who have no name) leaves some room for the others.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -26,6 +29,11 @@ pub(super) const CLIENT_COUNT_MAX: usize = 100_000;
 /// One owner may have all but such a part of both bounds.
 const OTHERS_PART: usize = 8;
 
+/// Bytes of topics of which it is remembered that they were cleared; the oldest are forgotten first.
+const CLEARED_BYTES_MAX: usize = 256 * 1024;
+/// What one takes beside its name.
+const CLEARED_COST: usize = 100;
+
 /// Topics looked at for one page, so that nobody waits long for the lock.
 const LOOK_MAX: usize = 1000;
 
@@ -38,6 +46,36 @@ pub(super) struct Retained {
     client_count: usize,
     /// What of it each owner has left: bytes and number.
     owners: HashMap<Arc<str>, (usize, usize)>,
+    cleared: Cleared,
+}
+
+/// Topics that a client has cleared and nobody has left anything on since, each with the version it would have.
+#[derive(Debug, Default)]
+struct Cleared {
+    versions: HashMap<Arc<str>, u64>,
+    order: BTreeMap<u64, Arc<str>>,
+    bytes: usize,
+}
+
+impl Cleared {
+    fn note(&mut self, topic: &Arc<str>, version: u64) {
+        self.forget(topic);
+        self.versions.insert(Arc::clone(topic), version);
+        self.order.insert(version, Arc::clone(topic));
+        self.bytes += topic.len() + CLEARED_COST;
+        while self.bytes > CLEARED_BYTES_MAX
+            && let Some((_, oldest)) = self.order.first_key_value()
+        {
+            self.forget(&Arc::clone(oldest));
+        }
+    }
+
+    fn forget(&mut self, topic: &str) {
+        if let Some(version) = self.versions.remove(topic) {
+            self.order.remove(&version);
+            self.bytes -= topic.len() + CLEARED_COST;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -125,14 +163,23 @@ impl Retained {
         self.kept.contains_key(topic)
     }
 
-    /// Grows with every message put in.
+    /// Grows with every message put in, and with every topic cleared that is remembered.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Has a client left something on this topic since there was this version?
+    /// Has a client left something on this topic since there was this version, or cleared it?
     pub(super) fn is_newer(&self, topic: &str, version: u64) -> bool {
         self.kept.get(topic).is_some_and(|kept| kept.source.is_some() && kept.version > version)
+            || self.cleared.versions.get(topic).is_some_and(|cleared| *cleared > version)
+    }
+
+    /// Of a client, whose clearing is remembered; was there something?
+    pub(super) fn clear_for_client(&mut self, topic: &Arc<str>) -> bool {
+        let was_there = self.clear(topic);
+        self.version += 1;
+        self.cleared.note(topic, self.version);
+        was_there
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -168,6 +215,7 @@ impl Retained {
     pub(super) fn put(&mut self, message: Arc<Message>, source: Option<Identity>) -> Result<(), Full> {
         (self.client_bytes, self.client_count) = self.charged(&message, source.as_ref())?;
         self.version += 1;
+        self.cleared.forget(&message.topic);
         let owner = source.as_ref().map(Identity::owner);
         let kept = Kept { message, source, owner, version: self.version };
         if let Some(owner) = &kept.owner {
@@ -210,6 +258,7 @@ impl Retained {
 
     /// Forgets a topic; was there something?
     pub(super) fn clear(&mut self, topic: &str) -> bool {
+        self.cleared.forget(topic);
         let Some(kept) = self.kept.remove(topic) else {
             return false;
         };

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::core::Shared;
 use super::publisher::Publisher;
 use super::stats::BrokerStats;
+use crate::model::time::millis;
 
 /// As mosquitto's `sys_interval`.
 pub(super) const PERIOD: Duration = Duration::from_secs(10);
@@ -145,7 +146,7 @@ fn figures(shared: &Shared, uptime: Duration) -> Vec<(String, String)> {
         ("ledger/rows", ledger.rows),
         ("ledger/refused", ledger.refused),
         ("ledger/written bytes", ledger.written_bytes),
-        ("ledger/longest commit ms", u64::try_from(ledger.longest_commit.as_millis()).unwrap_or(u64::MAX)),
+        ("ledger/longest commit ms", millis(ledger.longest_commit)),
     ];
     let texts = [("version", version), ("uptime", format!("{} seconds", uptime.as_secs()))];
     let numbers = numbers.map(|(name, number)| (name, number.to_string()));

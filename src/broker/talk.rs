@@ -4,10 +4,12 @@
 //! Clients that come and go a thousand times a second would write as many lines. So there is a supply of lines for all of
 //! them together; what it does not cover is left out and counted, and the next line that is written says how many.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::model::lock::Hold as _;
 
 /// Lines at once: all clients of a plant that come back after a start.
 const LINES_MAX: u32 = 100;
@@ -33,7 +35,7 @@ struct Supply {
 impl Talk {
     /// May one more line be written? Says itself what was left out before.
     pub(super) fn allows(&self) -> bool {
-        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let answer = self.0.hold().take(Instant::now());
         if let Some(lines @ 1..) = answer {
             tracing::info!(lines, "so many lines about clients were left out");
         }

@@ -30,6 +30,7 @@ enum Command {
     /// Print the [broker] part of a configuration that does what this mosquitto.conf does
     ///
     /// Listeners, TLS, users, rules, limits, bridges. What is not carried over is named, line by line, in comments and on stderr.
+    /// Exit codes: 0 written · 64 a file that cannot be read · 78 a line that mosquitto does not take, either
     Import(Import),
 }
 
@@ -117,7 +118,7 @@ struct Users {
 fn users(mosquitto: &Mosquitto, out_dir: Option<&Path>, notes: &mut Notes) -> Result<(Users, Option<String>), Failed> {
     let Some((file, place)) = &mosquitto.password_file else { return Ok((Users::default(), None)) };
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Failed::TryAgain(format!("{place}: password_file {}: {error}", file.display())))?;
+        .map_err(|error| Failed::unread(format_args!("{place}: password_file {}", file.display()), &error))?;
     let (mut names, mut copy) = (Vec::new(), String::new());
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let place = format!("{}:{number}", file.display());

@@ -1,9 +1,10 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
 //! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each,
-//! `figures` has the words they share, `files` what else is looked into. Reads files, and devices only with `--live`,
-//! which has a room of its own (`live`); with `--against-running` it asks the running gateway (`running`). Problems are
-//! the error of this command, so they go where errors go; the plan and `--json` go to standard output.
+//! `figures` has the words they share, `page` takes them and counts the warnings, `files` has what else is looked into.
+//! Reads files, and devices only with `--live`, which has a room of its own (`live`); with `--against-running` it asks the
+//! running gateway (`running`). Problems are the error of this command, so they go where errors go; the plan and `--json`
+//! go to standard output.
 
 mod bridges;
 mod buses;
@@ -12,6 +13,7 @@ pub(super) mod figures;
 mod files;
 mod instruments;
 mod live;
+mod page;
 mod running;
 mod store;
 mod tags;
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use self::figures::{counted, rate_json, span};
+use self::page::Page;
 use super::{self as commands, Failed};
 use crate::config::forecast::{self, Forecast};
 use crate::config::{self, HostFacts, Loaded, Place, Problem, Problems};
@@ -33,9 +36,12 @@ use crate::model::tag::BusIx;
 #[command(after_help = "Examples:\n  \
     ironbridge check --config plant.toml                      problems, or the plan and what it costs\n  \
     ironbridge check --config plant.toml --live               every tag once from the real devices\n  \
-    ironbridge check --config plant.toml --live --device pump-1 --json\n\n\
-    Exit codes: 0 no problems (with --live: every tag has a value that makes sense) · 1 --live found something ·\n\
-    75 --live reached nobody, --against-running no gateway · 78 the configuration is wrong")]
+    ironbridge check --config plant.toml --live --device pump-1 --json\n  \
+    ironbridge check --config plant.toml --strict             in a pipeline: warnings fail it, too\n\n\
+    A line with `!` is a warning: the configuration is right and the gateway starts with it, but a part stays closed (a\n\
+    file that is missing, perhaps only on this machine), or something will not fit (a load, a budget).\n\n\
+    Exit codes: 0 no problems (with --live: every tag has a value that makes sense) · 1 --live found something, or\n\
+    --strict and there are warnings · 75 --live reached nobody, --against-running no gateway · 78 the configuration is wrong")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// The configuration; `ironbridge.d/*.toml` beside it is read too
@@ -47,6 +53,9 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// End with exit code 1 when there are warnings (lines with `!`; `warnings` in the JSON)
+    #[arg(long, conflicts_with_all = ["live", "against_running"])]
+    pub strict: bool,
     /// Show what a reload with this configuration would change in the running gateway, and change nothing
     ///
     /// The file may stand anywhere: the gateway is sent what it holds. Relative names of files in it are taken as if it stood
@@ -97,8 +106,10 @@ pub fn report(args: &Args, facts: &HostFacts) -> (String, Result<(), Failed>) {
     match config::load(&args.config, facts) {
         Ok(loaded) => {
             let forecast = forecast::forecast(&loaded.plan);
-            let write = if args.json { plan_json } else { plan_text };
-            (write(&loaded, &forecast, args), Ok(()))
+            let page = page(&loaded, &forecast, args);
+            let ended = if args.strict && page.warnings() > 0 { Err(Failed::Verdict) } else { Ok(()) };
+            let text = if args.json { plan_json(&loaded, &forecast, args, &page) } else { page.end() };
+            (text, ended)
         }
         Err(problems) if args.json => {
             let short = format!("{} in {}", counted(problems.count(), "problem"), args.config.display());
@@ -125,11 +136,12 @@ pub(super) fn problems_json(problems: &Problems) -> Value {
     json!({ "ok": false, "problems": problems.iter().map(one).collect::<Vec<_>>() })
 }
 
-fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
+fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args, page: &Page) -> String {
     let plan = &loaded.plan;
     let buses = plan.buses.iter().zip(&forecast.buses);
     let mut report = json!({
         "ok": true,
+        "warnings": page.warnings_json(),
         "files": loaded.files.iter().map(|file| path_text(file)).collect::<Vec<_>>(),
         "gateway": plan.gateway.name,
         "users_trouble": files::of_users(&plan.broker),
@@ -148,14 +160,14 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
     report.to_string()
 }
 
-fn plan_text(loaded: &Loaded, forecast: &Forecast, args: &Args) -> String {
-    let mut text = String::new();
+fn page(loaded: &Loaded, forecast: &Forecast, args: &Args) -> Page {
+    let mut page = Page::default();
     // Writing to a String cannot fail.
-    let _ = write_plan(&mut text, loaded, forecast, args);
-    text
+    let _ = write_plan(&mut page, loaded, forecast, args);
+    page
 }
 
-fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Args) -> fmt::Result {
+fn write_plan(out: &mut Page, loaded: &Loaded, forecast: &Forecast, args: &Args) -> fmt::Result {
     let plan = &loaded.plan;
     for (position, file) in loaded.files.iter().enumerate() {
         writeln!(out, "{} {}", if position == 0 { "no problems in" } else { "           and" }, file.display())?;
@@ -164,7 +176,8 @@ fn write_plan(out: &mut String, loaded: &Loaded, forecast: &Forecast, args: &Arg
     store::write(out, &plan.store, forecast.flash)?;
     doors::write(out, &doors::look(plan, &commands::plain_clock()))?;
     if let Some(trouble) = files::of_users(&plan.broker) {
-        writeln!(out, "  ! {trouble}")?;
+        out.about("users_file");
+        out.warn(trouble)?;
     }
     for uplink in &plan.uplinks {
         uplinks::write(out, plan, uplink)?;

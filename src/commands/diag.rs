@@ -174,6 +174,7 @@ fn plan_text(config: &Path, facts: &HostFacts, loaded: Result<Loaded, Problems>)
             against_running: false,
             socket: None,
             live: false,
+            strict: false,
             bus: Vec::new(),
             device: Vec::new(),
         };

@@ -49,7 +49,7 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/ironbridge";
 /// Why a subcommand ended without success; the variant is the exit code, as `ironbridge --help` lists them.
 #[derive(Debug)]
 pub enum Failed {
-    /// 64: the arguments make no sense.
+    /// 64: the arguments make no sense, or name a file that cannot be used.
     Usage(String),
     /// 75: try again later.
     TryAgain(String),
@@ -68,6 +68,20 @@ impl Failed {
     /// stay down for good.
     pub fn of(problems: &Problems) -> Self {
         if problems.may_pass() { Self::TryAgain(problems.to_string()) } else { Self::Config(problems.to_string()) }
+    }
+
+    /// Of a file that was named and cannot be read: it is not there, may not be read, is a directory or no text, which is
+    /// for somebody to mend; or what it lies on fails, which may pass.
+    pub fn unread(what: impl fmt::Display, error: &io::Error) -> Self {
+        let text = format!("{what}: {error}");
+        match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::InvalidData => Self::Usage(text),
+            _ => Self::TryAgain(text),
+        }
     }
 
     /// The process exit code.

@@ -68,7 +68,10 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         let kept = access::hash(&password).map_err(|error| Failed::TryAgain(error.to_string()))?;
         if change(&|text| with(text, user, &kept))? { "has a new password in" } else { "added to" }
     };
-    eprintln!("{user} {told} {}; a running gateway takes it at its next reload (SIGHUP)", args.file.display());
+    eprintln!(
+        "{user} {told} {}; a running gateway takes it at its next reload (ironbridge reload)",
+        args.file.display()
+    );
     Ok(())
 }
 

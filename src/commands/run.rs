@@ -30,6 +30,12 @@ const START_MAX: Duration = Duration::from_secs(5);
 
 /// Run the gateway
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "SIGTERM or Ctrl-C ends it: what was taken is stored, and sent as far as the link lets it. SIGHUP lets it read its\n\
+    configuration again (as ironbridge reload does, which also says what came of it).\n\
+    Exit codes: 0 ended as told · 64 usage · 70 internal · 75 try again (a disk that is not there yet, or another\n\
+    gateway runs with this store) · 78 the configuration is wrong"
+)]
 pub struct Args {
     /// The configuration; `ironbridge.d/*.toml` beside it is read too
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]

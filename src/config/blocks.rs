@@ -18,6 +18,8 @@ use crate::model::tag::{Address, BusIx, DeviceIx, Table, TagIx};
 pub const REGISTERS_PER_READ_MAX: u16 = 125;
 /// Most bits in one read (sections 6.1 and 6.2).
 pub const BITS_PER_READ_MAX: u16 = 2000;
+/// Most registers in one write (section 6.12).
+pub const REGISTERS_PER_WRITE_MAX: u16 = 123;
 /// What a device on a serial line takes to think, until it has been measured.
 pub const SERIAL_THINK_ASSUMED: Duration = Duration::from_millis(10);
 /// What a device on TCP takes to think, network included, until it has been measured.

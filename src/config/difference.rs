@@ -1,9 +1,9 @@
 //! From a running plan to a changed one: which parts are touched. Pure; the app stops and starts what is named here.
 //!
 //! Fed with two plans of which the second was [`arranged`] after the first (`arrange`; what values mean in both:
-//! `meaning`): what is in both stands at the same place, so parts can be compared as they are. Promises: a part that is
-//! not named is equal in both plans, places included; what cannot be changed while the gateway runs is named by its key
-//! ([`Changes::restart`]), and then nothing may be applied.
+//! `meaning`; what is told of listeners: `doors`): what is in both stands at the same place, so parts can be compared as
+//! they are. Promises: a part that is not named is equal in both plans, places included; what cannot be changed while the
+//! gateway runs is named by its key ([`Changes::restart`]), and then nothing may be applied.
 //!
 //! Touched is: a bus whose own keys changed (all its devices with it); a device whose keys or own tags changed; the
 //! derived tags together, for they need each other; a listener, an uplink, a bridge by its plan; rules of `[[forward]]`,
@@ -12,14 +12,14 @@
 use std::fmt;
 
 mod arrange;
+mod doors;
 mod meaning;
 
 pub use arrange::{arranged, holes};
+pub use doors::{numbered, sensors_told};
 pub use meaning::kept;
 
-use super::plan::{
-    BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, ListenerPlan, Plan, Source, TagPlan, UplinkPlan,
-};
+use super::plan::{BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, Plan, Source, TagPlan, UplinkPlan};
 use crate::model::tag::TagIx;
 
 /// More places than this that belong to nothing any more are a burden; a restart frees them.
@@ -261,22 +261,11 @@ fn restart(old: &Plan, new: &Plan) -> Vec<&'static str> {
 fn broker_parts(changes: &mut Changes, old: &BrokerPlan, new: &BrokerPlan) {
     let BrokerPlan { listeners, limits: _, users_file, acl, sessions: _ } = new;
     let (before, after) = (numbered(&old.listeners), numbered(listeners));
-    changes.named(Part::Listener, pairs(&before), pairs(&after), |old, new| (old != new).then(String::new));
+    changes
+        .named(Part::Listener, pairs(&before), pairs(&after), |old, new| (old != new).then(|| doors::told(old, new)));
     if old.users_file != *users_file || old.acl != *acl {
         changes.add(Part::Rights, "", How::Changed, format!("{} rules", acl.len()));
     }
-}
-
-/// Listeners by where they listen; of several at one place (a free port each) the later ones have a number.
-pub fn numbered(listeners: &[ListenerPlan]) -> Vec<(String, ListenerPlan)> {
-    let mut named: Vec<(String, ListenerPlan)> = Vec::with_capacity(listeners.len());
-    for listener in listeners {
-        let place = listener.place();
-        let twins = named.iter().filter(|(_, known)| known.place() == place).count();
-        let name = if twins == 0 { place } else { format!("{place} ({})", twins + 1) };
-        named.push((name, listener.clone()));
-    }
-    named
 }
 
 /// The tags of a device that its bus is asked for.

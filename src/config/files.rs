@@ -178,7 +178,11 @@ pub fn take_in(path: PathBuf, text: String, sources: &mut Sources, findings: &Fi
         Ok(tree) => Some(tree),
         Err(errors) => {
             for error in errors {
-                findings.report(Finding::line(error.at, Trail::Root, format!("this is not TOML: {}", error.message)));
+                let finding = Finding::line(error.at, Trail::Root, format!("this is not TOML: {}", error.message));
+                findings.report(match error.also {
+                    Some(also) => finding.also(also),
+                    None => finding,
+                });
             }
             None
         }

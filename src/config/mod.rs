@@ -7,7 +7,8 @@
 //!
 //! `files` reads the main file and `ironbridge.d/*.toml` · `raw` is the tree, `csv` and `profile` (those in the binary:
 //! `shipped`) what register maps add to it · `schema` lists every key · `section` reads one table and reports what is wrong
-//! with it, `units` what stands in a value, `nearest` what a mistyped word may have meant · `check` gives each table its
+//! with it, `units` what stands in a value, `nearest` what a mistyped word may have meant, `places` where a key belongs,
+//! `slip` what no TOML at all may have meant · `check` gives each table its
 //! meaning, `expression` reads formulas, `lines` the frames of instruments that speak no Modbus · `problem` and `source` tell
 //! where · `plan` is what everybody else uses, `difference` what a changed one touches · `blocks` which wire reads follow
 //! from it, `preset` what a cloud allows, `births` how large those of Sparkplug are, `forecast` and `wire` what it will cost ·
@@ -29,6 +30,7 @@ mod files;
 pub mod forecast;
 pub mod lines;
 mod nearest;
+mod places;
 pub mod plan;
 pub mod preset;
 pub mod problem;
@@ -38,12 +40,13 @@ pub mod schema;
 mod section;
 mod sheet;
 pub mod shipped;
+mod slip;
 mod source;
 pub mod units;
 pub mod wire;
 
-pub use check::{GATEWAY, modicon};
-pub use csv::known as csv_known;
+pub use check::{GATEWAY, MODBUS_PORT, modicon};
+pub use csv::{cell::quoted, known as csv_known};
 use plan::Plan;
 use problem::Findings;
 pub use problem::{Problem, Problems};

@@ -9,6 +9,7 @@ use std::fmt;
 use serde_spanned::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::slip::{self, Slip};
 use super::source::{At, FileIx};
 
 /// A value and its place.
@@ -89,11 +90,16 @@ impl Table {
 pub struct SyntaxError {
     /// Where.
     pub at: At,
-    /// What the TOML parser says.
+    /// What is wrong.
     pub message: String,
+    /// What it collides with.
+    pub also: Option<At>,
 }
 
-/// Reads one file; all syntax errors at once.
+/// More of a file than this is explained to nobody: each is looked up in all that stands above it.
+const EXPLAINED_MAX: usize = 50;
+
+/// Reads one file; all syntax errors at once, one for each line.
 pub fn parse(file: FileIx, text: &str) -> Result<Node, Vec<SyntaxError>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -101,11 +107,21 @@ pub fn parse(file: FileIx, text: &str) -> Result<Node, Vec<SyntaxError>> {
         return Ok(Node { at, value: Value::Table(convert_table(file, table.into_inner())) });
     }
     let whole = text.len().saturating_sub(1)..text.len();
-    let errors = errors.into_iter().map(|error| SyntaxError {
-        at: at(file, error.span().unwrap_or_else(|| whole.clone())),
-        message: error.message().replace('\n', ", "),
+    let span = |error: &toml::de::Error| error.span().unwrap_or_else(|| whole.clone());
+    let mut errors: Vec<_> = errors.iter().map(|error| (span(error), error.message())).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    // What comes after the first on a line is mostly because of it.
+    errors.dedup_by(|later, kept| text.get(kept.0.start..later.0.start).is_some_and(|between| !between.contains('\n')));
+    let told = errors.into_iter().enumerate().map(|(ix, (span, said))| {
+        let slip = if ix < EXPLAINED_MAX { slip::meant(text, span.clone(), said) } else { None };
+        match slip {
+            Some(Slip { message, at: place, also }) => {
+                SyntaxError { at: at(file, place), message, also: also.map(|also| at(file, also)) }
+            }
+            None => SyntaxError { at: at(file, span), message: said.replace('\n', ", "), also: None },
+        }
     });
-    Err(errors.collect())
+    Err(told.collect())
 }
 
 fn at(file: FileIx, span: std::ops::Range<usize>) -> At {

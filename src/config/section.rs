@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::HostFacts;
 use super::nearest;
+use super::places;
 use super::problem::{Finding, Findings};
 use super::raw::{Node, Table, Trail, Value};
 use super::schema::Key;
@@ -54,6 +55,37 @@ fn file_for(unknown: &str, keys: &[Key]) -> Option<&'static str> {
     file.or((unknown == "password").then_some("password_file"))
 }
 
+fn names(keys: &[Key]) -> String {
+    keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")
+}
+
+/// How the header of a table is written without its brackets: the way to it without positions.
+fn header(trail: &Trail<'_>) -> String {
+    let path = trail.to_string();
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, behind)| behind)).collect()
+}
+
+/// Was a table made by the header of one in it, `[[device.tag]]`, and not by its own? Its place is its part of the header then.
+fn is_header_below(place: &str, line: &str) -> bool {
+    line.trim_start().starts_with('[') && !place.starts_with(['[', '{'])
+}
+
+/// A number as a text.
+fn is_number(value: &Value) -> bool {
+    matches!(value, Value::Text(text) if text.trim().parse::<f64>().is_ok())
+}
+
+/// What to say of a value that should be a table.
+fn no_table(cx: Context<'_>, node: &Node, trail: &Trail<'_>, keys: &[Key]) -> Finding {
+    if cx.sources.excerpt(node.at).starts_with("[[") {
+        let header = header(trail);
+        let message = format!("expected a table, found a list: write [{header}], it is there once");
+        return Finding::line(node.at, trail, message);
+    }
+    let message = format!("expected a table, found {}", node.value.kind());
+    Finding::value(node.at, trail, message).allowed(format!("{{ … }} with {}", names(keys)))
+}
+
 /// One table being read.
 #[derive(Debug, Clone, Copy)]
 pub struct Section<'a, 't> {
@@ -70,8 +102,7 @@ impl<'a, 't> Section<'a, 't> {
     /// Opens a table; reports a value that is none and unknown keys.
     pub fn open(cx: Context<'a>, node: &'a Node, trail: &'t Trail<'t>, keys: &[Key]) -> Option<Self> {
         let Value::Table(table) = &node.value else {
-            let message = format!("expected a table, found {}", node.value.kind());
-            cx.findings.report(Finding::value(node.at, trail, message));
+            cx.findings.report(no_table(cx, node, trail, keys));
             return None;
         };
         for entry in &table.entries {
@@ -83,9 +114,8 @@ impl<'a, 't> Section<'a, 't> {
                 let message = format!("secrets are never values: put it into a file and name that in `{file}`");
                 Finding::line(entry.key_at, path, message).secret()
             } else {
-                let message = format!("unknown key{}", nearest::hint(&entry.key, keys.iter().map(|key| key.name)));
-                let allowed = keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ");
-                Finding::line(entry.key_at, path, message).allowed(allowed)
+                let message = format!("unknown key{}", places::hint(&entry.key, keys));
+                Finding::line(entry.key_at, path, message).allowed(names(keys))
             };
             cx.findings.report(finding);
         }
@@ -113,22 +143,32 @@ impl<'a, 't> Section<'a, 't> {
         self.report(Finding::line(self.at, Trail::Key(self.trail, key), message));
     }
 
-    /// Reports a value of the wrong kind.
-    fn wrong_kind(&self, key: &str, node: &Node, expected: &str) {
-        let message = format!("expected {expected}, found {}", node.value.kind());
-        self.report(self.wrong(key, node.at, message));
+    /// What to say of a value of the wrong kind.
+    fn wrong_kind(&self, key: &str, node: &Node, (expected, cure): (&str, &str)) -> Finding {
+        let cure = if cure.is_empty() { String::new() } else { format!(": {cure}") };
+        let message = format!("expected {expected}, found {}{cure}", node.value.kind());
+        self.wrong(key, node.at, message)
     }
 
     /// A text.
     pub fn text(&self, key: &str) -> Option<Spot<&'a str>> {
         let node = self.get(key)?;
-        match &node.value {
-            Value::Text(text) => Some(Spot { value: text, at: node.at }),
-            _ => {
-                self.wrong_kind(key, node, "a text in quotes");
-                None
-            }
-        }
+        self.read_text(key, node).map_err(|finding| self.report(finding)).ok()
+    }
+
+    /// A text of a form that is told when it is none.
+    pub fn text_like(&self, key: &str, form: &str) -> Option<Spot<&'a str>> {
+        let node = self.get(key)?;
+        self.read_text(key, node).map_err(|finding| self.report(finding.allowed(form))).ok()
+    }
+
+    fn read_text(&self, key: &str, node: &'a Node) -> Result<Spot<&'a str>, Finding> {
+        let cure = match &node.value {
+            Value::Text(value) => return Ok(Spot { value, at: node.at }),
+            Value::Whole(_) | Value::Number(_) | Value::Bool(_) | Value::Time => "put it in quotes",
+            Value::List(_) | Value::Table(_) => "",
+        };
+        Err(self.wrong_kind(key, node, ("a text in quotes", cure)))
     }
 
     /// A text that must be there and must not be empty.
@@ -137,6 +177,19 @@ impl<'a, 't> Section<'a, 't> {
             self.missing(key, why);
         }
         let text = self.text(key)?;
+        self.filled(key, text)
+    }
+
+    /// The same of a form that is told when it is none.
+    pub fn required_text_like(&self, key: &str, form: &str) -> Option<Spot<&'a str>> {
+        if self.get(key).is_none() {
+            self.missing(key, form);
+        }
+        let text = self.text_like(key, form)?;
+        self.filled(key, text)
+    }
+
+    fn filled(&self, key: &str, text: Spot<&'a str>) -> Option<Spot<&'a str>> {
         if text.value.is_empty() {
             self.report(self.wrong(key, text.at, "must not be empty"));
             return None;
@@ -151,8 +204,9 @@ impl<'a, 't> Section<'a, 't> {
         let value = match node.value {
             Value::Number(number) => number,
             Value::Whole(number) => number as f64,
-            _ => {
-                self.wrong_kind(key, node, "a number");
+            ref other => {
+                let cure = if is_number(other) { "write it without quotes" } else { "" };
+                self.report(self.wrong_kind(key, node, ("a number", cure)));
                 return None;
             }
         };
@@ -168,7 +222,10 @@ impl<'a, 't> Section<'a, 't> {
         let node = self.get(key)?;
         let number = match node.value {
             Value::Whole(number) => Ok(number),
-            ref other => Err(format!("expected a whole number, found {}", other.kind())),
+            ref other => {
+                let cure = if is_number(other) { ": write it without quotes" } else { "" };
+                Err(format!("expected a whole number, found {}{cure}", other.kind()))
+            }
         };
         let in_range = |number| u16::try_from(number).ok().filter(|number| range.contains(number));
         let found = number.and_then(|number| in_range(number).ok_or_else(|| "out of range".to_owned()));
@@ -183,7 +240,8 @@ impl<'a, 't> Section<'a, 't> {
     pub fn flag(&self, key: &str) -> Option<Spot<bool>> {
         let node = self.get(key)?;
         let Value::Bool(value) = node.value else {
-            self.wrong_kind(key, node, "true or false");
+            let cure = if matches!(node.value, Value::Text(_)) { "write it without quotes" } else { "" };
+            self.report(self.wrong_kind(key, node, ("true or false", cure)));
             return None;
         };
         Some(Spot { value, at: node.at })
@@ -229,13 +287,13 @@ impl<'a, 't> Section<'a, 't> {
 
     /// One word of a list.
     pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<Spot<T>> {
-        let text = self.text(key)?;
+        let known = words.iter().map(|(word, _)| *word);
+        let allowed = known.clone().collect::<Vec<_>>().join(", ");
+        let text = self.text_like(key, &allowed)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
             return Some(Spot { value: *value, at: text.at });
         }
-        let known = words.iter().map(|(word, _)| *word);
-        let hint = nearest::hint(text.value, known.clone());
-        let allowed = known.collect::<Vec<_>>().join(", ");
+        let hint = nearest::hint(text.value, known);
         self.report(self.wrong(key, text.at, format!("unknown word{hint}")).allowed(allowed));
         None
     }
@@ -246,21 +304,33 @@ impl<'a, 't> Section<'a, 't> {
         self.choice(key, &words)
     }
 
-    /// A list of texts, each with its place; what is no text is reported and left out.
+    /// A list of texts, each with its place; what is no text is reported and left out. A text alone is reported, and read on
+    /// as a list of one: all that is wrong with it at once.
     pub fn texts(&self, key: &str) -> Option<Vec<Spot<&'a str>>> {
+        self.read_texts(key, |finding| finding)
+    }
+
+    /// The same of a form that is told when it is none.
+    pub fn texts_like(&self, key: &str, form: &str) -> Option<Vec<Spot<&'a str>>> {
+        self.read_texts(key, |finding| finding.allowed(form))
+    }
+
+    fn read_texts(&self, key: &str, told: impl Fn(Finding) -> Finding) -> Option<Vec<Spot<&'a str>>> {
         let node = self.get(key)?;
-        let Value::List(items) = &node.value else {
-            self.wrong_kind(key, node, "a list of texts, such as [\"a\", \"b\"]");
-            return None;
-        };
-        let mut texts = Vec::with_capacity(items.len());
-        for item in items {
-            match &item.value {
-                Value::Text(text) => texts.push(Spot { value: text.as_str(), at: item.at }),
-                _ => self.wrong_kind(key, item, "a text in quotes"),
+        let wrong = |cure| self.report(told(self.wrong_kind(key, node, ("a list of texts", cure))));
+        let items = match &node.value {
+            Value::List(items) => items,
+            Value::Text(_) => {
+                wrong("put it in [ ]");
+                std::slice::from_ref(node)
             }
-        }
-        Some(texts)
+            _ => {
+                wrong("");
+                return None;
+            }
+        };
+        let text = |item| self.read_text(key, item).map_err(|finding| self.report(told(finding))).ok();
+        Some(items.iter().filter_map(text).collect())
     }
 
     /// The tables of `[[key]]`; a single table is reported with how to write it.
@@ -269,22 +339,26 @@ impl<'a, 't> Section<'a, 't> {
             None => &[],
             Some(Node { value: Value::List(items), .. }) => items,
             Some(node) => {
-                let message =
-                    format!("expected a list of tables, found {}: write [[{}]]", node.value.kind(), self.header(key));
-                let finding = match &node.value {
-                    Value::Table(_) => Finding::line(node.at, Trail::Key(self.trail, key), message),
-                    _ => self.wrong(key, node.at, message),
-                };
-                self.report(finding);
+                let trail = Trail::Key(self.trail, key);
+                let header = header(&trail);
+                let (kind, sources) = (node.value.kind(), self.cx.sources);
+                self.report(match &node.value {
+                    Value::Table(_) if is_header_below(sources.excerpt(node.at), sources.line_of(node.at)) => {
+                        let message =
+                            format!("this stands before any [[{header}]]: put it below the one it belongs to");
+                        Finding::line(node.at, trail, message)
+                    }
+                    value => {
+                        let message = format!("expected a list of tables, found {kind}: write [[{header}]]");
+                        match value {
+                            Value::Table(_) => Finding::line(node.at, trail, message),
+                            _ => self.wrong(key, node.at, message),
+                        }
+                    }
+                });
                 &[]
             }
         }
-    }
-
-    /// How the header of a list of tables below this one is written: the trail without positions.
-    fn header(&self, key: &str) -> String {
-        let path = Trail::Key(self.trail, key).to_string();
-        path.split('[').map(|part| part.split_once(']').map_or(part, |(_, behind)| behind)).collect()
     }
 
     /// A path: relative ones stand beside the file they are written in, `$CREDENTIALS_DIRECTORY/` is where systemd

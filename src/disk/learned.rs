@@ -19,6 +19,7 @@ use rusqlite::{Connection, params};
 use super::database::{self, companion};
 use super::fault::Fault;
 use super::image;
+use crate::model::lock::Hold as _;
 
 /// How long a commit waits for company: flash wears out with every one.
 const GATHER: Duration = Duration::from_secs(1);
@@ -98,7 +99,7 @@ impl Drop for LearnedFile {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 
     /// Waits for so long, but not once closed.

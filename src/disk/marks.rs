@@ -23,6 +23,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::fault::{Fault, Unreadable};
+use crate::model::number::PerClass;
 
 const MAGIC: &[u8; 8] = b"IBMARKS2";
 const MAGIC_BEFORE: &[u8; 8] = b"IBMARKS1";
@@ -62,16 +63,16 @@ pub struct UplinkMark {
     /// Its name.
     pub uplink: String,
     /// By class.
-    pub cursors: [Option<AckedMark>; 4],
+    pub cursors: PerClass<Option<AckedMark>>,
 }
 
 /// What was found at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// Marks of this very file.
-    Marks([Mark; 4]),
+    Marks(PerClass<Mark>),
     /// Marks written to another file: the directory is a copy, or came back from a backup.
-    Copied([Mark; 4]),
+    Copied(PerClass<Mark>),
     /// No file, or nothing readable in it.
     Nothing,
 }
@@ -123,18 +124,18 @@ impl Marks {
     }
 
     /// Writes all marks, and of the uplinks, in order, those that find room; durable when it returns. How many did.
-    pub fn write(&mut self, marks: &[Mark; 4], uplinks: &[UplinkMark]) -> Result<usize, Fault> {
+    pub fn write(&mut self, marks: &PerClass<Mark>, uplinks: &[UplinkMark]) -> Result<usize, Fault> {
         let turn = self.turn + 1;
         let (encoded, told) = encode(uplinks);
         let mut block = Vec::with_capacity(4096);
         block.extend_from_slice(MAGIC);
-        for number in [turn, self.inode].into_iter().chain(marks.iter().flat_map(|mark| [mark.epoch, mark.last])) {
+        for number in [turn, self.inode].into_iter().chain(marks.values().flat_map(|mark| [mark.epoch, mark.last])) {
             block.extend_from_slice(&number.to_le_bytes());
         }
         block.extend_from_slice(&u16::try_from(encoded.len()).unwrap_or(0).to_le_bytes());
         block.extend_from_slice(&encoded);
         block.extend_from_slice(&crc32fast::hash(&block).to_le_bytes());
-        for mark in marks {
+        for mark in marks.values() {
             block.extend_from_slice(&mark.given_up.to_le_bytes());
         }
         block.extend_from_slice(&crc32fast::hash(&block).to_le_bytes());
@@ -157,9 +158,9 @@ fn encode(uplinks: &[UplinkMark]) -> (Vec<u8>, usize) {
         let Ok(length) = u8::try_from(mark.uplink.len()) else { return (bytes, told) };
         bytes.push(length);
         bytes.extend_from_slice(mark.uplink.as_bytes());
-        let classes = (0u8..4).zip(&mark.cursors).filter(|(_, cursor)| cursor.is_some());
-        bytes.push(classes.fold(0, |set, (class, _)| set | 1 << class));
-        for cursor in mark.cursors.iter().flatten() {
+        let classes = mark.cursors.iter().filter(|(_, cursor)| cursor.is_some());
+        bytes.push(classes.fold(0, |set, (class, _)| set | 1 << class as u8));
+        for cursor in mark.cursors.values().flatten() {
             bytes.extend_from_slice(&cursor.epoch.to_le_bytes());
             put_varint(cursor.acked, &mut bytes);
             let ranges = &cursor.ranges[..cursor.ranges.len().min(usize::from(u8::MAX))];
@@ -183,7 +184,7 @@ fn encode(uplinks: &[UplinkMark]) -> (Vec<u8>, usize) {
 struct Block {
     turn: u64,
     inode: u64,
-    marks: [Mark; 4],
+    marks: PerClass<Mark>,
     uplinks: Vec<UplinkMark>,
 }
 
@@ -221,10 +222,9 @@ fn block(bytes: &[u8]) -> Option<Block> {
     }
     let given_up = given_up(bytes, uplinks.end + 4).unwrap_or_default();
     let number = |n: usize| bytes[8 + n * 8..16 + n * 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    let marks = std::array::from_fn(|class| Mark {
-        epoch: number(2 + class * 2),
-        last: number(3 + class * 2),
-        given_up: given_up[class],
+    let marks = PerClass::of(|class| {
+        let at = 2 + class as usize * 2;
+        Mark { epoch: number(at), last: number(at + 1), given_up: given_up[class] }
     });
     let uplinks = decode(&bytes[uplinks]).unwrap_or_default();
     Some(Block { turn: number(0), inode: number(1), marks, uplinks })
@@ -235,10 +235,10 @@ fn is_checked(bytes: &[u8], place: usize) -> Option<bool> {
     Some(crc32fast::hash(&bytes[..place]).to_le_bytes() == bytes.get(place..place + 4)?)
 }
 
-fn given_up(bytes: &[u8], place: usize) -> Option<[u64; 4]> {
+fn given_up(bytes: &[u8], place: usize) -> Option<PerClass<u64>> {
     let numbers = bytes.get(place..place + 4 * 8)?;
     let number = |class: usize| Some(u64::from_le_bytes(numbers[class * 8..][..8].try_into().ok()?));
-    is_checked(bytes, place + 4 * 8)?.then_some([number(0)?, number(1)?, number(2)?, number(3)?])
+    is_checked(bytes, place + 4 * 8)?.then_some([number(0)?, number(1)?, number(2)?, number(3)?].into())
 }
 
 fn decode(mut bytes: &[u8]) -> Option<Vec<UplinkMark>> {
@@ -249,8 +249,8 @@ fn decode(mut bytes: &[u8]) -> Option<Vec<UplinkMark>> {
         let (classes, rest) = rest.split_first()?;
         bytes = rest;
         let mut mark = UplinkMark { uplink: std::str::from_utf8(name).ok()?.to_owned(), ..UplinkMark::default() };
-        for (class, cursor) in mark.cursors.iter_mut().enumerate() {
-            if classes & 1 << class != 0 {
+        for (class, cursor) in mark.cursors.iter_mut() {
+            if classes & 1 << class as u8 != 0 {
                 *cursor = Some(acked(&mut bytes)?);
             }
         }
@@ -307,8 +307,8 @@ mod tests {
         Marks::read(path, Unreadable::TryAgain).expect("readable")
     }
 
-    const fn at(last: u64) -> [Mark; 4] {
-        [Mark { epoch: 9, last, given_up: 0 }; 4]
+    fn at(last: u64) -> PerClass<Mark> {
+        PerClass::of(|_| Mark { epoch: 9, last, given_up: 0 })
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("marks");
         let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
-        let with = [3, 0, 700, u64::MAX].map(|given_up| Mark { epoch: 9, last: 50, given_up });
+        let with = [3, 0, 700, u64::MAX].map(|given_up| Mark { epoch: 9, last: 50, given_up }).into();
         let uplinks = vec![UplinkMark { uplink: "cloud".into(), ..UplinkMark::default() }];
         marks.write(&with, &uplinks).expect("written");
         assert_eq!(read(&path), (Found::Marks(with), uplinks.clone()));
@@ -369,7 +369,7 @@ mod tests {
             |ranges: &[(u64, u64)]| Some(AckedMark { epoch: (1 << 53) - 1, acked: 999_000, ranges: ranges.into() });
         let uplink = |n: usize, ranges: &[(u64, u64)]| UplinkMark {
             uplink: format!("uplink-{n}"),
-            cursors: [cursor(ranges), None, cursor(&[]), cursor(ranges)],
+            cursors: [cursor(ranges), None, cursor(&[]), cursor(ranges)].into(),
         };
         let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
         let few: Vec<_> = (0..4).map(|n| uplink(n, &ranges)).collect();

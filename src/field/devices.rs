@@ -116,6 +116,7 @@ impl Device {
         diagnosis.crc += noise.crc;
         diagnosis.stale += noise.stale;
         diagnosis.garbage += noise.garbage;
+        diagnosis.foreign += noise.foreign;
     }
 
     /// Nothing of what was counted and measured is worth anything any more: somebody has worked on it.

@@ -1,8 +1,7 @@
-//! The driver: the connection of one bus, kept open, opened again with backoff, one request at a time.
+//! The driver: what speaks Modbus on the connection of one bus, one request at a time.
 //!
-//! Fed by the bus and by the command under way. Promises: closes before it opens again; a connection that was found
-//! closed between two requests is opened again at once, one that gives no answer at all only after a growing wait;
-//! pauses that a device asks for are kept between any two of its requests.
+//! Fed by the bus and by the command under way. Promises: a connection that fails is closed, and opened again as
+//! `connection` says; pauses that a device asks for are kept between any two of its requests.
 
 use std::io;
 use std::sync::Arc;
@@ -10,17 +9,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::backoff::Backoff;
 use super::carrier::Opener;
+use super::connection::{Connection, Speaks};
 use super::modbus::session::{Precision, Reading, Session, Trouble};
 use super::modbus::timing::Timing;
 use super::modbus::write::Write;
 use super::stats::BusStats;
 use crate::config::plan::{DevicePlan, Manners};
 use crate::model::tag::Table;
-
-/// With every unit silent for this long a connection is opened anew, though it looks well.
-const MUTE_MAX: Duration = Duration::from_secs(60);
 
 /// See [`Driver::patience`]: longer than the pause between two frames at 9600 baud, shorter than any transaction there.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -48,57 +44,29 @@ impl Pace {
     }
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Resting {
-    /// Nothing is due.
-    Yes,
-    /// It could not be opened, or was lost.
-    No,
-}
-
-/// The connection of one bus.
+/// Speaks on the connection of one bus.
 pub struct Driver {
-    opener: Box<dyn Opener>,
+    connection: Connection<Session>,
     timing: Timing,
-    session: Option<Session>,
-    /// The present connection has brought at least one answer.
-    proven: bool,
-    opened_before: bool,
-    retry_at: Instant,
-    /// Of any unit, or when the connection was opened.
-    last_answer: Instant,
-    backoff: Backoff,
     precision: Precision,
     /// And the end of each one's last request.
     paces: Vec<(Pace, Option<Instant>)>,
     /// Who was asked last.
     last_asked: Option<(u8, Instant)>,
     opened_at: Instant,
-    resting: Resting,
-    connection: u64,
     stats: Arc<BusStats>,
 }
 
 impl Driver {
     /// Not yet open. `paces`: its units.
     pub fn new(opener: Box<dyn Opener>, timing: Timing, paces: Vec<Pace>, stats: Arc<BusStats>) -> Self {
-        let now = Instant::now();
         Self {
-            opener,
+            connection: Connection::new(opener, Arc::clone(&stats)),
             timing,
-            session: None,
-            proven: false,
-            opened_before: false,
-            retry_at: now,
-            last_answer: now,
-            backoff: Backoff::default(),
             precision: Precision::Runtime,
             paces: paces.into_iter().map(|pace| (pace, None)).collect(),
             last_asked: None,
-            opened_at: now,
-            resting: Resting::No,
-            connection: 0,
+            opened_at: Instant::now(),
             stats,
         }
     }
@@ -126,66 +94,47 @@ impl Driver {
 
     /// Is there a connection?
     pub const fn is_open(&self) -> bool {
-        self.session.is_some()
+        self.connection.is_open()
     }
 
     /// Is it closed until something is due?
     pub fn is_resting(&self) -> bool {
-        self.resting == Resting::Yes
+        self.connection.is_resting()
     }
 
     /// Closes a connection that is not needed for a while.
     pub fn rest(&mut self) {
-        self.session = None;
-        self.resting = Resting::Yes;
-        self.retry_at = Instant::now();
+        self.connection.rest();
     }
 
     /// When the next attempt to open is due.
     pub const fn retry_at(&self) -> Instant {
-        self.retry_at
+        self.connection.retry_at()
     }
 
     /// Another number for each connection; one that was only closed because nothing was due goes on under its number.
     pub const fn connection(&self) -> u64 {
-        self.connection
+        self.connection.number()
     }
 
     /// Opens the connection; sets the time of the next attempt when it fails. Cancel-safe.
     pub async fn open(&mut self) -> io::Result<()> {
-        self.session = None;
-        let rested = std::mem::replace(&mut self.resting, Resting::No) == Resting::Yes;
-        self.proven &= rested; // a connection that we closed ourselves is no loss, nor is the next one on trial
-        match self.opener.open().await {
-            Ok(wire) => {
-                self.session =
-                    Some(Session::new(wire, self.timing.clone(), Arc::clone(&self.stats)).waiting(self.precision));
-                if std::mem::replace(&mut self.opened_before, true) && !rested {
-                    self.stats.reconnects.one();
-                }
-                self.connection += u64::from(!rested);
-                self.stats.connected.set(1);
-                self.opened_at = Instant::now();
-                self.last_answer = self.opened_at;
-                self.last_asked = None;
-                Ok(())
-            }
-            Err(error) => {
-                self.retry_at = Instant::now() + self.backoff.next(rand::random());
-                Err(error)
-            }
-        }
+        let (timing, stats) = (self.timing.clone(), Arc::clone(&self.stats));
+        self.connection.open(|wire| Session::new(wire, timing, stats).waiting(self.precision)).await?;
+        self.opened_at = Instant::now();
+        self.last_asked = None;
+        Ok(())
     }
 
     /// When this unit may be asked next, the silence of the line apart; `None`: whenever the line is free.
     pub fn held_until(&self, unit: u8) -> Option<Instant> {
-        let held = self.session.as_ref().and_then(|session| session.held_until(unit));
+        let held = self.connection.speaker().and_then(|session| session.held_until(unit));
         self.paced_until(unit).max(held)
     }
 
     /// Until when the line has to be silent, whoever is asked next.
     pub fn quiet_until(&self) -> Instant {
-        self.session.as_ref().map_or(self.retry_at, Session::quiet_until)
+        self.connection.speaker().map_or(self.retry_at(), Session::quiet_until)
     }
 
     fn pace(&self, unit: u8) -> Option<&(Pace, Option<Instant>)> {
@@ -212,7 +161,7 @@ impl Driver {
         self.session_mut()?.expect_from(answers_as);
         let settled = self.session_mut()?.settle(unit).await;
         if settled.is_err() {
-            self.close();
+            self.connection.close();
         }
         settled
     }
@@ -240,26 +189,24 @@ impl Driver {
     pub async fn broadcast(&mut self, write: &Write) -> Result<(), Trouble> {
         let written = self.session_mut()?.broadcast(write).await;
         if written.is_err() {
-            self.close();
+            self.connection.close();
         }
         written
     }
 
     /// How long the last answer took; `None`: the last request had none.
     pub fn last_response(&self) -> Option<Duration> {
-        self.session.as_ref().and_then(Session::last_response)
+        self.connection.speaker().and_then(Session::last_response)
     }
 
     /// See [`Session::must_learn_echo`].
     pub fn must_learn_echo(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::must_learn_echo)
+        self.connection.speaker().is_some_and(Session::must_learn_echo)
     }
 
     fn session_mut(&mut self) -> Result<&mut Session, Trouble> {
-        self.session.as_mut().ok_or_else(|| Trouble::Lost {
-            error: io::ErrorKind::NotConnected.into(),
-            sent: super::modbus::exchange::Sent::Nothing,
-        })
+        let nothing = super::modbus::exchange::Sent::Nothing;
+        self.connection.speaker_mut().map_err(|error| Trouble::Lost { error, sent: nothing })
     }
 
     /// Learns from how a request ended.
@@ -270,12 +217,8 @@ impl Driver {
         }
         self.last_asked = Some((unit, now));
         match &outcome {
-            Err(Trouble::Lost { .. }) => self.close(),
-            Ok(_) | Err(Trouble::Exception(_)) => {
-                self.last_answer = now;
-                self.proven = true;
-                self.backoff.reset();
-            }
+            Err(Trouble::Lost { .. }) => self.connection.close(),
+            Ok(_) | Err(Trouble::Exception(_)) => self.connection.prove(),
             Err(_) => {}
         }
         outcome
@@ -283,21 +226,23 @@ impl Driver {
 
     /// Nobody has answered for long: a server or an adapter may be stuck with this connection, so try another.
     pub fn renew_if_mute(&mut self) {
-        if self.session.is_some() && self.last_answer.elapsed() > MUTE_MAX {
-            self.close();
+        if self.connection.is_mute() {
+            self.connection.close();
         }
-    }
-
-    /// A port must be closed before it can be opened again.
-    fn close(&mut self) {
-        self.session = None;
-        self.stats.connected.set(0);
-        let wait = if self.proven { Duration::ZERO } else { self.backoff.next(rand::random()) };
-        self.retry_at = Instant::now() + wait;
     }
 
     /// True when the connection just lost had worked: opening it again at once is worth a try before anyone is told.
     pub const fn was_proven(&self) -> bool {
-        self.proven
+        self.connection.was_proven()
+    }
+}
+
+impl Speaks for Driver {
+    async fn begin(&mut self) -> io::Result<()> {
+        self.open().await
+    }
+
+    fn untold_for(&self, response_timeout: Duration) -> Option<Duration> {
+        self.connection.untold_for(response_timeout)
     }
 }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::adopt::Plans;
+use super::backoff::takes_long;
+use super::connection::Speaks;
 use super::devices::{Poll, Roster, Seat};
 use super::outlet;
 use super::overload::{News, Overload};
@@ -25,9 +27,10 @@ use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
 use crate::flow::hub::Hub;
 use crate::flow::notice::{Notice, Notices, Phase};
+use crate::flow::stop::Stop;
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
-use crate::model::time::Stamp;
+use crate::model::time::{Stamp, micros, millis};
 use crate::pipeline::point::Harvest;
 
 /// Reports of counts, heartbeats of bad tags and tags that fell silent are looked at this often, or more often where a tag
@@ -139,7 +142,7 @@ impl Envoy {
         if now.duration_since(load.at) < ROUND {
             return None;
         }
-        let passed = u64::try_from(now.duration_since(load.at).as_micros()).unwrap_or(u64::MAX).max(1);
+        let passed = micros(now.duration_since(load.at)).max(1);
         stats.load_percent.set(((busy - load.busy_micros).saturating_mul(100) / passed).min(100));
         let round = Polls { done: polls - load.polls, skipped: skipped - load.skipped };
         (load.at, load.busy_micros, load.polls, load.skipped) = (now, busy, polls, skipped);
@@ -157,6 +160,31 @@ impl Envoy {
             None => {}
         }
         Some(round)
+    }
+
+    /// Opens the connection; true once it is open. The loss of one that worked is not told at once; what fails is.
+    /// Ends with the stop.
+    pub(super) async fn open(&mut self, speaker: &mut impl Speaks, stop: &Stop) -> bool {
+        let untold = speaker.untold_for(self.plan[self.bus].response_timeout);
+        if let Some(untold) = untold.filter(|_| !self.cut) {
+            tokio::select! {
+                opened = speaker.begin() => return self.opened(opened).await,
+                () = sleep(untold) => {}
+                () = stop.begun() => return false,
+            }
+            self.tell_cut(&takes_long()).await;
+        }
+        tokio::select! {
+            opened = speaker.begin() => self.opened(opened).await,
+            () = stop.begun() => false,
+        }
+    }
+
+    async fn opened(&mut self, opened: io::Result<()>) -> bool {
+        if let Err(error) = &opened {
+            self.tell_cut(error).await;
+        }
+        opened.is_ok()
     }
 
     /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat.
@@ -215,7 +243,7 @@ impl Envoy {
         let change = device.unit.answered();
         if change == Change::Back {
             let down = device.down_since.take().map(|since| self.clock.now().since(since));
-            let elapsed_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
+            let elapsed_ms = down.map(millis);
             info!(bus = %self.name, device = %device.name, elapsed_ms, "device answers again");
         }
         if change != Change::Same {

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::adopt::{Plans, news};
-use super::backoff::{reopening, takes_long};
 use super::bus::{Shared, refuse_stopping};
 use super::carrier::Opener;
 use super::command::FieldCommand;
@@ -228,33 +227,13 @@ impl Lane {
     }
 
     async fn open(&mut self) {
-        if self.driver.was_proven() && !self.envoy.cut && !self.driver.is_resting() {
-            let patience = reopening(self.envoy.plan[self.envoy.bus].response_timeout);
-            tokio::select! {
-                opened = self.driver.open() => return self.opened(opened).await,
-                () = sleep(patience) => {}
-                () = self.stop.begun() => return,
+        if self.envoy.open(&mut self.driver, &self.stop).await {
+            if self.envoy.cut {
+                let now = Instant::now().into_std();
+                self.envoy.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
+                (0..self.envoy.roster.polls.len()).for_each(|ix| self.schedule.begin_anew(ix, now));
             }
-            self.envoy.tell_cut(&takes_long()).await;
-        }
-        let opened = tokio::select! {
-            opened = self.driver.open() => opened,
-            () = self.stop.begun() => return,
-        };
-        self.opened(opened).await;
-    }
-
-    async fn opened(&mut self, opened: std::io::Result<()>) {
-        match opened {
-            Ok(()) => {
-                if self.envoy.cut {
-                    let now = Instant::now().into_std();
-                    self.envoy.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
-                    (0..self.envoy.roster.polls.len()).for_each(|ix| self.schedule.begin_anew(ix, now));
-                }
-                self.envoy.connected();
-            }
-            Err(error) => self.envoy.tell_cut(&error).await,
+            self.envoy.connected();
         }
     }
 

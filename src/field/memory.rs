@@ -9,6 +9,7 @@ use crate::config::blocks::{Block, longest_read, width};
 use crate::config::plan::{DevicePlan, TagPlan};
 use crate::model::sunspec::ModelRef;
 use crate::model::tag::Table;
+use crate::model::time::millis;
 
 /// A block is never read across this place: what begins at or behind it is another read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +51,7 @@ pub fn map_of<'a>(device: &DevicePlan, tags: impl IntoIterator<Item = &'a TagPla
     let own = [u64::from(device.unit_id), limits[0], limits[1], device.max_gap.map_or(u64::MAX, u64::from)];
     let tag = |tag: &TagPlan| {
         let place = tag.place()?;
-        let period = u64::try_from(tag.poll.as_millis()).unwrap_or(u64::MAX);
+        let period = millis(tag.poll);
         let model =
             tag.model().into_iter().flat_map(|model| model.numbers().chain([model.nth().into()]).collect::<Vec<_>>());
         let own = [place.table as u64, u64::from(place.start), u64::from(width(tag)), period];

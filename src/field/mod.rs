@@ -2,15 +2,16 @@
 //!
 //! Data: `schedule` says which poll is next → `driver` reads its block over `modbus` and a `carrier` → `tags` makes
 //! samples of it → `flow::hub`. Around it: `standing` (answering, suspect, down) keeps a dead device from slowing its
-//! neighbours, `devices` holds what is known of each, `command` carries out one write, `backoff` says when to open a
-//! bus again, `stats` counts, `outlet` sends on, `spread` how long answers take, `think` which holes are worth reading
-//! over, `overload` whether there is more work than time, `memory` what is wanted again after a restart, `switches`
-//! what a person asks of a device, `pauses` which are left alone, `sunspec` where a device has its models (`models`:
-//! the lane's part of it). A `bus` has a `lane` for each of its connections, the loop that feeds them all; its `envoy`
-//! speaks for the devices behind it, `outcome` is what its requests lead to, `rounds` what it does every ten seconds,
-//! `refusals` what a device refuses, `adopt` how it goes on with other devices after a reload. Schedule, standing,
-//! backoff, spread, think, overload and the frames of Modbus are pure. Instruments that speak no Modbus have a bus of
-//! their own in `line`; `kind` chooses. `derived` works out what follows from others' tags.
+//! neighbours, `devices` holds what is known of each, `command` carries out one write, `connection` is opened and
+//! opened again, `backoff` says when, `stats` counts, `outlet` sends on, `spread` how long answers take, `think`
+//! which holes are worth reading over, `overload` whether there is more work than time, `memory` what is wanted
+//! again after a restart, `switches` what a person asks of a device, `pauses` which are left alone, `sunspec` where
+//! a device has its models (`models`: the lane's part of it). A `bus` has a `lane` for each of its connections, the
+//! loop that feeds them all; its `envoy` speaks for the devices behind it, `outcome` is what its requests lead to,
+//! `rounds` what it does every ten seconds, `refusals` what a device refuses, `adopt` how it goes on with other
+//! devices after a reload. Schedule, standing, backoff, spread, think, overload and the frames of Modbus are pure.
+//! Instruments that speak no Modbus have a bus of their own in `line`; `kind` chooses. `derived` works out what
+//! follows from others' tags.
 //!
 //! What the room promises: a value with quality good is what the device said, in answer to this very question; a
 //! failure is a quality, never a zero or an old value; a dead device costs its neighbours nothing worth measuring.
@@ -21,6 +22,7 @@ pub mod backoff;
 pub mod bus;
 pub mod carrier;
 pub mod command;
+mod connection;
 pub mod derived;
 pub mod devices;
 pub mod driver;

@@ -26,7 +26,7 @@ use crate::model::command::Refusal;
 use crate::model::quality::Cause;
 use crate::model::sunspec::{ModelRef, TABLE};
 use crate::model::tag::Table;
-use crate::model::time::Stamp;
+use crate::model::time::{Stamp, micros};
 
 /// Readings in a row that may show another model before its tags are bad …
 const MOVED_MAX: u8 = 3;
@@ -81,7 +81,7 @@ impl Lane {
             let asked = self.driver.read(unit, TABLE, ask.start, ask.count).await;
             let noise = self.envoy.stats.noise().since(before);
             self.envoy.roster.devices[seat.0].heard(noise);
-            self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+            self.envoy.stats.busy_micros.add(micros(begun.elapsed()));
             asked
         } else {
             Err(Trouble::TooLong) // never sent

@@ -24,7 +24,7 @@ use super::sunspec::guarded::Guarded;
 use crate::config::blocks::Block;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
-use crate::model::time::Stamp;
+use crate::model::time::{Stamp, micros};
 
 /// A device that is busy (exceptions 5 and 6) is asked again after this long …
 pub(super) const BUSY_WAIT: Duration = Duration::from_millis(200);
@@ -75,7 +75,7 @@ impl Lane {
         }
         let (elapsed_ms, error) = (begun.elapsed().as_millis(), read.as_ref().err().map(display));
         debug!(bus = %self.envoy.name, device = %device.name, table = table.as_str(), start, count, elapsed_ms, error, "polled");
-        self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.envoy.stats.busy_micros.add(micros(begun.elapsed()));
         match read {
             Ok(Guarded::Part(reading, head)) => self.answered(ix, &reading, head.as_ref(), at).await,
             Ok(Guarded::Moved) => self.moved(ix, at).await,
@@ -291,7 +291,7 @@ impl Lane {
             self.envoy.roster.devices[seat.0].discovery.doubt();
         }
         let now = Instant::now();
-        self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.envoy.stats.busy_micros.add(micros(begun.elapsed()));
         let refused = match done.outcome {
             Outcome::Failed { reason: Failure::Exception(code), .. } => Some(code),
             _ => None,

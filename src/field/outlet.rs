@@ -117,7 +117,7 @@ mod tests {
         let ((), seen) = tokio::join!(send(&hub, &clock, &plan, DeviceIx(0), harvest), seen);
         assert_eq!((seen, began.elapsed()), (40, DURABLE_WAIT_MAX));
         let lost = end.spill.take();
-        let count = |class: Class| lost[class as usize].map_or(0, |lost| lost.count);
+        let count = |class: Class| lost[class].map_or(0, |lost| lost.count);
         assert_eq!((count(Class::Alarm), count(Class::Telemetry)), (40, 40), "told as a gap");
         assert_eq!(latest.alarms.active().len(), 40);
     }

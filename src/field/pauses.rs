@@ -10,9 +10,11 @@
 //! Cannot fill up: there are as many names as devices that a plan had since the start, which a reload bounds.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
+
+use crate::model::lock::Hold as _;
 
 /// Shared by the buses of a gateway; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +55,6 @@ impl Pauses {
     }
 
     fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.names.hold()
     }
 }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::flow::hub::Percentiles;
+use crate::model::time::micros;
 
 /// Everything shorter is in the first cell.
 const FIRST_MICROS: u64 = 64;
@@ -66,7 +67,7 @@ impl Spread {
 }
 
 fn cell_of(took: Duration) -> usize {
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let micros = micros(took);
     let place = (0..CELLS).find(|place| micros < upper_end(*place));
     place.unwrap_or(CELLS - 1)
 }

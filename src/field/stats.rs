@@ -13,20 +13,27 @@ pub struct Noise {
     pub stale: u64,
     /// See [`BusStats::garbage`].
     pub garbage: u64,
+    /// See [`BusStats::foreign`].
+    pub foreign: u64,
 }
 
 impl Noise {
     /// What came since.
     #[must_use]
     pub const fn since(self, before: Self) -> Self {
-        Self { crc: self.crc - before.crc, stale: self.stale - before.stale, garbage: self.garbage - before.garbage }
+        Self {
+            crc: self.crc - before.crc,
+            stale: self.stale - before.stale,
+            garbage: self.garbage - before.garbage,
+            foreign: self.foreign - before.foreign,
+        }
     }
 }
 
 impl BusStats {
     /// What has come in besides answers so far.
     pub fn noise(&self) -> Noise {
-        Noise { crc: self.crc.get(), stale: self.stale.get(), garbage: self.garbage.get() }
+        Noise { crc: self.crc.get(), stale: self.stale.get(), garbage: self.garbage.get(), foreign: self.foreign.get() }
     }
 }
 

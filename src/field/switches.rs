@@ -10,7 +10,7 @@
 //! id has a pause of its own, as it has its own place on the page and its own rights (`operate`).
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use super::memory::Learned;
 use super::pauses::Pauses;
 use crate::config::plan::Plan;
 use crate::flow::operate::{Operation, Unwilling};
+use crate::model::lock::Hold as _;
 use crate::model::tag::DeviceIx;
 
 const PAUSED: u8 = 1;
@@ -98,7 +99,7 @@ impl Switches {
     }
 
     fn devices(&self) -> MutexGuard<'_, BTreeMap<DeviceIx, Wishes>> {
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+        self.devices.hold()
     }
 
     /// Asks it of the bus, which takes note after the transaction under way.

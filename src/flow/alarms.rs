@@ -4,11 +4,12 @@
 //! plan. A condition that came and went before anybody looked is seen as gone: the store has both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::model::alarm::{Condition, Level};
+use crate::model::lock::Hold as _;
 use crate::model::number::Number;
 use crate::model::stats::Counter;
 use crate::model::tag::TagIx;
@@ -47,7 +48,7 @@ impl AlarmSlots {
     /// Puts one in, newest wins.
     pub fn put(&self, key: AlarmKey, news: AlarmNews) {
         let old = {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self.inner.hold();
             match news.condition {
                 Condition::Active => inner.active.insert(key),
                 Condition::Cleared => inner.active.remove(&key),
@@ -62,12 +63,12 @@ impl AlarmSlots {
 
     /// Before anything else: what was active when the gateway went down.
     pub fn resume(&self, keys: impl IntoIterator<Item = AlarmKey>) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).active.extend(keys);
+        self.inner.hold().active.extend(keys);
     }
 
     /// Tags have other places now, or none: what is active goes with them, or is forgotten.
     pub fn moved(&self, place: impl Fn(AlarmKey) -> Option<TagIx>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.hold();
         let active = std::mem::take(&mut inner.active);
         inner.active = active.into_iter().filter_map(|key| Some((place(key)?, key.1))).collect();
         let waiting = std::mem::take(&mut inner.waiting);
@@ -76,12 +77,12 @@ impl AlarmSlots {
 
     /// What is active now.
     pub fn active(&self) -> Vec<AlarmKey> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).active.iter().copied().collect()
+        self.inner.hold().active.iter().copied().collect()
     }
 
     /// No more will come.
     pub fn close(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.inner.hold().closed = true;
         self.changed.notify_one();
     }
 
@@ -89,7 +90,7 @@ impl AlarmSlots {
     pub async fn take(&self) -> Option<BTreeMap<AlarmKey, AlarmNews>> {
         loop {
             {
-                let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inner = self.inner.hold();
                 if !inner.waiting.is_empty() {
                     return Some(std::mem::take(&mut inner.waiting));
                 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use crate::model::time::{Boot, Certainty, Stamp, Wall};
+use crate::model::lock::HoldEither as _;
+use crate::model::time::{Boot, Certainty, Stamp, Wall, signed_micros};
 
 /// Where the boot-time clock comes from.
 pub trait TimeSource: Send + Sync {
@@ -100,14 +101,14 @@ impl Clock {
 
     /// UTC is now known to be this at that moment. Also used at start for the fixes and floors of earlier boots.
     pub fn learn(&self, fix: Fix) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.hold_write();
         let at = self.numbered_by(&known, fix.at);
         known.learn(Fix { at, ..fix });
     }
 
     /// How late it was for a store that was opened just now.
     pub fn saw(&self, seen: Seen) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).saw(seen);
+        self.known.hold_write().saw(seen);
     }
 
     /// What a store knows that could be opened only now: the number of this boot, how late it was when it was saved last, and
@@ -117,7 +118,7 @@ impl Clock {
         if self.boot != Boot(0) {
             return;
         }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.hold_write();
         // The floor until now knew nothing of what the store has seen: it is left behind.
         known.saw(seen);
         if let Some(fix) = known.fixes.remove(&Boot(0)) {
@@ -131,7 +132,7 @@ impl Clock {
 
     /// A moment with the number of its boot, where that became known only after the moment was stamped.
     pub fn numbered(&self, stamp: Stamp) -> Stamp {
-        self.numbered_by(&self.known.read().unwrap_or_else(PoisonError::into_inner), stamp)
+        self.numbered_by(&self.known.hold_read(), stamp)
     }
 
     fn numbered_by(&self, known: &Known, stamp: Stamp) -> Stamp {
@@ -151,18 +152,18 @@ impl Clock {
     /// UTC is later than that, whatever the moment: the release, or what the store has seen. ms since 1970. What it has seen by
     /// a clock that nobody vouched for counts in the first only.
     pub fn seen(&self) -> Seen {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.hold_read();
         Seen { latest_ms: Some(known.floor_ms), vouched_ms: Some(known.vouched_ms) }
     }
 
     /// Does somebody vouch for the latest fix of this boot?
     pub fn vouch(&self, vouched: bool) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).unvouched = !vouched;
+        self.known.hold_write().unvouched = !vouched;
     }
 
     /// UTC now, if somebody vouches for it: ms since 1970, for the store to remember.
     pub fn vouched_ms(&self) -> Option<i64> {
-        let unvouched = self.known.read().unwrap_or_else(PoisonError::into_inner).unvouched;
+        let unvouched = self.known.hold_read().unvouched;
         let wall = self.wall_now();
         (wall.certainty.is_fixed() && !unvouched).then_some(wall.unix_ms)
     }
@@ -174,13 +175,13 @@ impl Clock {
         if wall.certainty.is_fixed() {
             return wall;
         }
-        let vouched_ms = self.known.read().unwrap_or_else(PoisonError::into_inner).vouched_ms;
+        let vouched_ms = self.known.hold_read().vouched_ms;
         Wall { unix_ms: wall.unix_ms.min(vouched_ms + now.micros / 1000), ..wall }
     }
 
     /// UTC when this boot began, as far as is known without a fix: what the store must remember of it, if it is new.
     pub fn floor(&self) -> Option<Fix> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.hold_read();
         (!known.floors.contains_key(&known.boot)).then(|| Fix::floor(known.boot, known.floor_ms))
     }
 
@@ -188,7 +189,7 @@ impl Clock {
     /// stepped, so a later fix only corrects an earlier one, and the order of moments stays the order of times. Without a
     /// fix: the floor of that boot.
     pub fn wall(&self, stamp: Stamp) -> Wall {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.hold_read();
         let stamp = self.numbered_by(&known, stamp);
         let boot = stamp.boot;
         if let Some(Latest { offset, .. }) = known.fixes.get(&boot) {
@@ -258,7 +259,7 @@ pub struct FakeTime(AtomicI64);
 impl FakeTime {
     /// Moves time on.
     pub fn advance(&self, by: std::time::Duration) {
-        self.0.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.0.fetch_add(signed_micros(by), Ordering::Relaxed);
     }
 }
 

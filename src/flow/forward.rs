@@ -12,13 +12,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::model::lock::HoldEither as _;
 use crate::model::mapping::Mapping;
 use crate::model::message::{ClientMessage, Kept};
 use crate::model::number::{Class, Number};
@@ -152,7 +153,7 @@ impl ForwardEntry {
 
     /// Other rules and lanes from now on; a message that is just going in goes by the old ones. Nothing once it is closed.
     pub fn replace(&self, routes: Vec<Route>, lanes: Vec<Hub>) {
-        let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ways = self.ways.hold_write();
         if ways.lanes.is_some() {
             *ways = Arc::new(Ways { routes, lanes: Some(lanes) });
         }
@@ -185,12 +186,12 @@ impl ForwardEntry {
 
     /// Nothing more is taken, and the lanes are given back, by a message that is just going in when it has.
     pub fn close(&self) {
-        let mut ways = self.ways.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ways = self.ways.hold_write();
         *ways = Arc::new(Ways { routes: ways.routes.clone(), lanes: None });
     }
 
     fn ways(&self) -> Arc<Ways> {
-        Arc::clone(&self.ways.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.ways.hold_read())
     }
 }
 

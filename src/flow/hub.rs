@@ -9,12 +9,13 @@
 //! stands is no record: `report`, the newest only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::model::alarm::Condition;
+use crate::model::lock::HoldEither as _;
 use crate::model::number::{Class, Number};
 use crate::model::sample::{Batch, Sample};
 use crate::model::stats::Counter;
@@ -198,7 +199,7 @@ impl Hub {
     /// Sends samples down the live lane only.
     pub fn show(&self, samples: &[Sample]) {
         self.shared.latest.put(samples);
-        if let Some(tap) = &*self.shared.tap.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(tap) = &*self.shared.tap.hold_read() {
             let wanted = |sample: &&Sample| tap.wanted.get(sample.tag.0 as usize).is_some_and(|wanted| *wanted);
             let samples: Vec<Sample> = samples.iter().filter(wanted).cloned().collect();
             if !samples.is_empty() {
@@ -215,23 +216,23 @@ impl Hub {
             wanted[tag.0 as usize] = true;
         }
         let tap = Tap { wanted, latest: Arc::clone(into) };
-        *self.shared.tap.write().unwrap_or_else(PoisonError::into_inner) = Some(tap);
+        *self.shared.tap.hold_write() = Some(tap);
     }
 
     /// Nobody takes anything out of the tap any more.
     pub fn untap(&self) {
-        *self.shared.tap.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.shared.tap.hold_write() = None;
     }
 
     /// The class of each tag of another plan, by `TagIx`.
     pub fn classify(&self, classes: Vec<Class>) {
-        *self.shared.classes.write().unwrap_or_else(PoisonError::into_inner) = classes;
+        *self.shared.classes.hold_write() = classes;
     }
 
     /// Sends a batch down the durable lane only. Waits like [`Hub::emit`].
     pub async fn keep(&self, batch: Batch) {
         if let Err(Durable::Batch(batch)) = self.store(Durable::Batch(batch), Bringer::GoesOn).await {
-            let classes = self.shared.classes.read().unwrap_or_else(PoisonError::into_inner);
+            let classes = self.shared.classes.hold_read();
             for sample in &batch.samples {
                 let class = classes.get(sample.tag.0 as usize).copied().unwrap_or(Class::Telemetry);
                 self.shared.spill.add(class, sample.at);

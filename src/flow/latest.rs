@@ -4,10 +4,11 @@
 //! The lock is held to move values in or out, never across an await, and nobody computes under it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
+use crate::model::lock::Hold as _;
 use crate::model::sample::Sample;
 use crate::model::stats::Counter;
 use crate::model::tag::{DeviceIx, TagIx};
@@ -54,7 +55,7 @@ impl Latest {
     pub fn put(&self, samples: &[Sample]) {
         let mut replaced = 0;
         {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self.inner.hold();
             let Inner { waiting, places, newest, .. } = &mut *inner;
             for sample in samples {
                 let tag = sample.tag.0 as usize;
@@ -79,7 +80,7 @@ impl Latest {
     /// Puts a device's state in, newest wins.
     pub fn put_device(&self, report: DeviceReport) {
         {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self.inner.hold();
             inner.reports.insert(report.device, report.clone());
             let waiting = &mut inner.waiting.devices;
             let same = |slot: &&mut DeviceReport| slot.device == DeviceIx(report.device.0);
@@ -93,23 +94,23 @@ impl Latest {
 
     /// The newest of these tags, whether it was taken or not; `None` where there was none yet.
     pub fn newest(&self, tags: impl Iterator<Item = TagIx>) -> Vec<Option<Sample>> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner.hold();
         tags.map(|tag| inner.newest.get(tag.0 as usize).cloned().flatten()).collect()
     }
 
     /// What was last heard of each device, whether it was taken or not; in the order of the plan.
     pub fn reports(&self) -> Vec<DeviceReport> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).reports.values().cloned().collect()
+        self.inner.hold().reports.values().cloned().collect()
     }
 
     /// What was heard of these says nothing any more: they begin anew, or are gone.
     pub fn forget(&self, gone: impl Fn(DeviceIx) -> bool) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).reports.retain(|device, _| !gone(*device));
+        self.inner.hold().reports.retain(|device, _| !gone(*device));
     }
 
     /// No more will come; [`Latest::take`] returns `None` once all is taken.
     pub fn close(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.inner.hold().closed = true;
         self.changed.notify_one();
         self.alarms.close();
     }
@@ -118,7 +119,7 @@ impl Latest {
     pub async fn take(&self) -> Option<Fresh> {
         loop {
             {
-                let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inner = self.inner.hold();
                 if !inner.waiting.samples.is_empty() || !inner.waiting.devices.is_empty() {
                     let fresh = std::mem::take(&mut inner.waiting);
                     for sample in &fresh.samples {

@@ -4,11 +4,12 @@
 //! Where they are handed in they are also remembered, for the status page and for health: what holds now, and the newest.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
+use crate::model::lock::Hold as _;
 use crate::model::stats::Counter;
 use crate::model::time::Stamp;
 
@@ -121,7 +122,7 @@ pub fn remembered(clock: Clock) -> (Notices, mpsc::Receiver<Notice>) {
 impl Memory {
     fn note(&self, notice: &Notice) {
         let told = DatedNotice { at: self.clock.now(), notice: notice.clone() };
-        let mut remembered = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.told.hold();
         let Remembered { standing, newest } = &mut *remembered;
         let key = (notice.event, notice.subject.clone());
         match notice.phase {
@@ -171,7 +172,7 @@ impl Notices {
 
     fn look(&self, at: impl FnOnce(&Remembered) -> Vec<DatedNotice>) -> Vec<DatedNotice> {
         let memory = self.memory.as_ref();
-        memory.map_or_else(Vec::new, |memory| at(&memory.told.lock().unwrap_or_else(PoisonError::into_inner)))
+        memory.map_or_else(Vec::new, |memory| at(&memory.told.hold()))
     }
 
     /// Notices that found the queue full or closed.

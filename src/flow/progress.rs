@@ -15,11 +15,13 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+
+use crate::model::lock::Hold as _;
 
 /// A task that was given no turn for so long is stuck. Generous: a flash card that stalls stalls the page cache too.
 pub const SERVED_WITHIN: Duration = Duration::from_secs(60);
@@ -90,20 +92,20 @@ impl Progress {
         let beat = Beat { kind, name, began, board, served_ms: AtomicU64::new(0), due_ms: AtomicU64::new(RESTING) };
         let beat = Arc::new(beat);
         beat.served();
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&beat));
+        self.beats.hold().push(Arc::clone(&beat));
         Watched { seat: Some(Seat { beat, board: self.clone() }), turn: None, task: Box::pin(task) }
     }
 
     /// Everybody who is late at this moment, in the order in which they came.
     pub fn late(&self, now: Instant) -> Vec<Late> {
         let now_ms = millis(now.saturating_duration_since(self.began));
-        let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let beats = self.beats.hold();
         beats.iter().filter_map(|beat| beat.late(now_ms)).collect()
     }
 
     /// How many are on the board.
     pub fn workers(&self) -> usize {
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.beats.hold().len()
     }
 }
 
@@ -191,7 +193,7 @@ impl<F: Future> Future for Watched<F> {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut beats = self.board.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut beats = self.board.beats.hold();
         beats.retain(|beat| !Arc::ptr_eq(beat, &self.beat));
     }
 }

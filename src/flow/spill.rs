@@ -2,15 +2,16 @@
 //!
 //! Fed by the hub, emptied by the store; bounded, for it only counts.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use crate::model::number::Class;
+use crate::model::lock::Hold as _;
+use crate::model::number::{Class, PerClass};
 use crate::model::time::Stamp;
 
 /// Samples that found the durable lane full, per class, waiting for the store to number them into gap records.
 #[derive(Debug, Default)]
 pub struct Spill {
-    lost: Mutex<[Option<Lost>; 4]>,
+    lost: Mutex<PerClass<Option<Lost>>>,
 }
 
 /// How many samples of one class were not stored, and when they were taken.
@@ -27,8 +28,8 @@ pub struct Lost {
 impl Spill {
     /// Counts one sample (or event) that was not stored.
     pub fn add(&self, class: Class, at: Stamp) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = &mut lost[class as usize];
+        let mut lost = self.lost.hold();
+        let slot = &mut lost[class];
         match slot {
             Some(lost) => {
                 lost.count += 1;
@@ -39,7 +40,7 @@ impl Spill {
     }
 
     /// The store takes what was lost since it last asked, in class order.
-    pub fn take(&self) -> [Option<Lost>; 4] {
-        std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take(&self) -> PerClass<Option<Lost>> {
+        std::mem::take(&mut *self.lost.hold())
     }
 }

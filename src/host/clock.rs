@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::plan::TimeTrust;
 use crate::flow::clock::{Clock, Fix, Seen, TimeSource};
-use crate::model::time::{Boot, Stamp};
+use crate::model::time::{Boot, Stamp, signed_millis};
 
 use super::sync::{self, Sync};
 
@@ -55,7 +55,7 @@ pub fn system_clock(boot: Boot, seen: Seen) -> Clock {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the system")]
 fn system_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    signed_millis(since)
 }
 
 /// What a look at the clocks tells.

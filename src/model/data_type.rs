@@ -106,6 +106,11 @@ impl DataType {
         matches!(self, Self::Int16 | Self::Uint16 | Self::Int32 | Self::Uint32 | Self::Int64 | Self::Uint64)
     }
 
+    /// True for the binary integers with a sign.
+    pub const fn is_signed(self) -> bool {
+        matches!(self, Self::Int16 | Self::Int32 | Self::Int64)
+    }
+
     /// True for everything whose raw values are whole numbers.
     pub const fn is_integer(self) -> bool {
         self.is_binary_integer() || matches!(self, Self::Bcd16 | Self::Bcd32 | Self::Mod10(_))

@@ -5,12 +5,13 @@
 //! how far to trust it · `time` when · `sample` the three together · `number` its place in a stream · `topic` where it
 //! is published (`mapping`: under another name elsewhere; `sparkplug`: as SCADA hosts have it) · `message` what a
 //! client published there · `command` what may be written back · `alarm` what a tag may be warned of · `certificate`
-//! what its holder is called · `stats` what is counted.
+//! what its holder is called · `stats` what is counted. Beside them `lock`: how every room takes one.
 
 pub mod alarm;
 pub mod certificate;
 pub mod command;
 pub mod data_type;
+pub mod lock;
 pub mod mapping;
 pub mod message;
 pub mod number;

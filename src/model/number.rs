@@ -3,6 +3,7 @@
 //! A receiver that keys on (gateway, stream, epoch, seq) has each sample exactly once.
 
 use std::fmt;
+use std::ops::{Index, IndexMut};
 
 /// Order of sending (most urgent first), reverse order of eviction, unit of routing; also the name of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +47,58 @@ impl Class {
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// One `T` for each class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerClass<T>([T; Class::ALL.len()]);
+
+impl<T> PerClass<T> {
+    /// What it says of each class.
+    pub fn of(each: impl FnMut(Class) -> T) -> Self {
+        Self(Class::ALL.map(each))
+    }
+
+    /// Each class with its own, most urgent first.
+    pub fn iter(&self) -> impl Iterator<Item = (Class, &T)> {
+        Class::ALL.into_iter().zip(&self.0)
+    }
+
+    /// The same, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Class, &mut T)> {
+        Class::ALL.into_iter().zip(&mut self.0)
+    }
+
+    /// All of them, most urgent first.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+
+    /// The same, without the rest.
+    pub fn into_values(self) -> impl Iterator<Item = T> {
+        self.0.into_iter()
+    }
+}
+
+impl<T> From<[T; Class::ALL.len()]> for PerClass<T> {
+    /// Most urgent first.
+    fn from(values: [T; Class::ALL.len()]) -> Self {
+        Self(values)
+    }
+}
+
+impl<T> Index<Class> for PerClass<T> {
+    type Output = T;
+
+    fn index(&self, class: Class) -> &T {
+        &self.0[class as usize]
+    }
+}
+
+impl<T> IndexMut<Class> for PerClass<T> {
+    fn index_mut(&mut self, class: Class) -> &mut T {
+        &mut self.0[class as usize]
     }
 }
 

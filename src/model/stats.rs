@@ -78,7 +78,7 @@ pub struct Times {
 impl Histogram {
     /// One more.
     pub fn add(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let micros = super::time::micros(took);
         let cell = UPPER_ENDS_MICROS.partition_point(|end| *end < micros);
         self.cells[cell].fetch_add(1, Ordering::Relaxed);
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 //! boot. Wall time is worked out when a payload is encoded, from the fixes that `flow::clock` keeps.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The boot a [`Stamp`] belongs to; numbered by the store, 0 = not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,20 +21,40 @@ pub struct Stamp {
 
 impl Stamp {
     /// Time from `earlier` to `self`; zero when it is not later or another boot's.
-    pub fn since(self, earlier: Self) -> std::time::Duration {
+    pub fn since(self, earlier: Self) -> Duration {
         if self.boot != earlier.boot {
-            return std::time::Duration::ZERO;
+            return Duration::ZERO;
         }
         let micros = self.micros.saturating_sub(earlier.micros);
-        std::time::Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
     /// This moment plus a duration.
     #[must_use]
-    pub fn after(self, duration: std::time::Duration) -> Self {
-        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    pub fn after(self, duration: Duration) -> Self {
+        let micros = signed_micros(duration);
         Self { boot: self.boot, micros: self.micros.saturating_add(micros) }
     }
+}
+
+/// A duration in milliseconds; one that is longer than the number can say is the longest.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The same in microseconds.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// [`millis`] beside a time since 1970, which may be negative.
+pub fn signed_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// [`micros`] beside those of a [`Stamp`].
+pub fn signed_micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Whether a wall time rests on a clock fix.

@@ -2,12 +2,13 @@
 //!
 //! Fed by [`super::talk`] with the bytes that came and with the time; faults are set from outside at any time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config::plan::{FrameCut, LineMode, LinePlan, Plan};
+use crate::model::lock::Hold as _;
 use crate::model::stats::Counter;
 use crate::model::tag::BusIx;
 
@@ -158,6 +159,6 @@ impl Instruments {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Named>> {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+        self.there.hold()
     }
 }

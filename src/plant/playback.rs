@@ -5,7 +5,7 @@
 //! answered with exception 2 (or 1, for a function that never was), counted and remembered.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use super::pdu;
 use super::script::{Cue, Reply, Script};
 use super::units::LineStats;
 use crate::config::plan::Framing;
+use crate::model::lock::Hold as _;
 use crate::model::stats::Counter;
 
 /// Different questions that were not recorded, remembered to be told.
@@ -137,7 +138,7 @@ impl Playback {
     }
 
     fn remembered(&self) -> MutexGuard<'_, BTreeMap<Strange, u64>> {
-        self.strange.lock().unwrap_or_else(PoisonError::into_inner)
+        self.strange.hold()
     }
 
     fn not_recorded(&self, request: &Request) {

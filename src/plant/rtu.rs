@@ -17,6 +17,7 @@ use super::conversation::{FRAME_PAUSE, WAITING_MAX, ended, post};
 use super::frames::{FRAME_MAX, Frames, Request};
 use super::pty::Pty;
 use crate::flow::timer::Timer;
+use crate::model::time::micros;
 
 /// How fast bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +231,7 @@ impl Far<'_> {
     }
 
     fn count(&self, taken: Duration) {
-        self.behind.stats().busy_micros.add(u64::try_from(taken.as_micros()).unwrap_or(u64::MAX));
+        self.behind.stats().busy_micros.add(micros(taken));
     }
 }
 

@@ -4,13 +4,14 @@
 //! at: a unit works out its image for the moment of each request, so that an unread plant costs nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::plan::Framing;
+use crate::model::lock::Hold as _;
 use crate::model::stats::Counter;
 
 use super::behind::{Behind, Presence, Utterance};
@@ -123,7 +124,7 @@ impl Units {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, Unit>> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_id.hold()
     }
 }
 

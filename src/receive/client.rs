@@ -5,7 +5,7 @@
 //! SUBSCRIBE. What was not acknowledged is sent again by the broker, if the session is kept there.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::config::plan::MqttVersion;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
+use crate::model::lock::Hold as _;
 use crate::model::sparkplug::state_topic;
 use crate::road::backoff::Backoff;
 use crate::road::destination::{Destination, RoadError};
@@ -121,12 +122,12 @@ pub struct Mouth(Arc<Mutex<Option<Speaker>>>);
 impl Mouth {
     /// At QoS 1, not retained. False: there is no connection, or it is full; nothing is kept for later.
     pub fn say(&self, topic: &str, payload: Vec<u8>) -> bool {
-        let speaker = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let speaker = self.0.hold().clone();
         speaker.is_some_and(|speaker| speaker.say(topic, payload))
     }
 
     fn open(&self, speaker: Option<Speaker>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = speaker;
+        *self.0.hold() = speaker;
     }
 }
 

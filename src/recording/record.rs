@@ -34,6 +34,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use super::varint::{number, put_number, put_signed, put_text, signed, take, text};
+use crate::model::time::signed_micros;
 
 /// What a file begins with: magic and version.
 pub const HEADER: [u8; 8] = *b"IBCAP\r\n\x01";
@@ -211,7 +212,7 @@ impl Codec {
                 for text in [&line.name, &line.kind, &line.place, &line.settings] {
                     put_text(text, &mut out);
                 }
-                put_number(micros(line.response_timeout).unsigned_abs(), &mut out);
+                put_number(signed_micros(line.response_timeout).unsigned_abs(), &mut out);
             }
             Record::Event(event) => self.put_event(event, &mut out),
             Record::End => out.push(9),
@@ -229,7 +230,7 @@ impl Codec {
             What::Closed { .. } => 7,
             What::Missed(_) => 8,
         });
-        let at = micros(event.at);
+        let at = signed_micros(event.at);
         put_signed(at - self.last_micros, out);
         self.last_micros = at;
         put_number(event.line.into(), out);
@@ -238,7 +239,7 @@ impl Codec {
             What::Opened => {}
             What::NotOpened(error) => put_text(error, out),
             What::Sent { took, bytes } | What::Received { took, bytes } => {
-                put_number(micros(*took).unsigned_abs(), out);
+                put_number(signed_micros(*took).unsigned_abs(), out);
                 out.extend_from_slice(bytes);
             }
             What::Closed { by, error } => {
@@ -298,10 +299,6 @@ impl Codec {
         };
         Some(Event { at, line, connection, what })
     }
-}
-
-fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn file(rest: &mut &[u8]) -> Option<(String, String)> {

@@ -5,12 +5,14 @@
 //! on this way, and no other has that, when somebody there has more waiting than is good: see [`Pressure`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+
+use crate::model::lock::Hold as _;
 
 /// Bytes on the way in one direction: as much as a socket holds.
 const WAY_BYTES: usize = 64 << 10;
@@ -114,7 +116,7 @@ impl Pressure {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pressed> {
-        self.pressed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pressed.hold()
     }
 }
 

@@ -5,11 +5,13 @@
 //! kernel then proves to have sent more (repetitions, acknowledgements) is charged as well, so that the rate holds on the
 //! wire.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::model::lock::Hold as _;
 
 /// A write lasts about this long at the rate, so that what is urgent waits no longer behind it.
 const WRITE_LASTS: Duration = Duration::from_millis(100);
@@ -66,7 +68,7 @@ impl Pace {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.hold()
     }
 }
 

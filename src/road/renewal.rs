@@ -1,7 +1,11 @@
 //! The certificates of a server over the years: what they are now, and what there is to say of them.
 //!
-//! Whoever serves with TLS looks from time to time and acts on what it is given; this file remembers what was said, so that
-//! each change is told once. Nothing is logged here: the caller knows whose certificates they are.
+//! Whoever serves with TLS looks when [`Renewal::due`] says so and acts on what it is given; this file remembers what was said,
+//! so that each change is told once. Nothing is logged here: the caller knows whose certificates they are.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::expiry::Ends;
 use super::server::{Server, Serving};
@@ -10,6 +14,18 @@ use crate::model::time::{Certainty, Wall};
 /// A certificate is spoken of so many days before it ends.
 const DAYS_AHEAD: i64 = 30;
 const DAY_MS: i64 = 86_400_000;
+
+/// Files are looked at this often; reading three small ones costs nothing, and writes nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The same while there are none that can be used.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The event of [`About::Unusable`].
+pub const UNUSABLE: &str = "certificate_unusable";
+
+/// The event of [`About::Ending`].
+pub const EXPIRING: &str = "certificate_expiring";
 
 /// Watches over the files of one server.
 pub struct Renewal {
@@ -41,6 +57,26 @@ pub enum About {
     Ending,
 }
 
+impl About {
+    /// What it is called as an event; what is `missing` differs from server to server.
+    pub const fn event(self, missing: &'static str) -> &'static str {
+        match self {
+            Self::Missing => missing,
+            Self::Unusable => UNUSABLE,
+            Self::Ending => EXPIRING,
+        }
+    }
+}
+
+/// Why files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It is time.
+    Time,
+    /// Somebody wants them to be.
+    Asked,
+}
+
 /// Whether it is so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
@@ -54,6 +90,15 @@ impl Renewal {
     /// Nothing is read yet.
     pub fn new(server: Server) -> Self {
         Self { server, missing: false, unusable: false, ending: Ending::default() }
+    }
+
+    /// Waits until they are to be looked at again: from time to time, and whenever `asked` changes. Cancel-safe.
+    pub async fn due(&self, asked: &mut watch::Receiver<u64>) -> Reason {
+        let pause = if self.missing { LOOK_AGAIN } else { LOOK_EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Reason::Time,
+            Ok(()) = asked.changed() => Reason::Asked,
+        }
     }
 
     /// What to serve with, if there is anything, and what there is to tell. Reads the files. Cancel-safe.

@@ -24,7 +24,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::Lobby;
 use super::board::{Alarm, Board};
 use super::login::problem;
-use super::values::Point;
+use super::values::{POINTS_MAX, Point};
 use super::visitor;
 use crate::access::Identity;
 use crate::config::plan::{Plan, TagPlan};
@@ -34,10 +34,9 @@ use crate::model::tag::TagIx;
 use crate::model::topic::{GatewayTopics, set_topic};
 use crate::payload::json;
 
-/// Tags in one answer, and points of each.
+/// Tags in one answer.
 const COUNT_MAX: usize = 200;
 const COUNT: usize = 50;
-const POINTS_MAX: usize = 600;
 
 /// Longest text to look for, bytes: the page's field takes 100 UTF-16 units, and none of them is more than three in UTF-8.
 const FIND_MAX: usize = 300;

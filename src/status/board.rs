@@ -5,13 +5,14 @@
 //! times milliseconds, sizes bytes; what is not known is null.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::health::Health;
+use crate::model::lock::Hold as _;
 use crate::model::tag::TagIx;
 
 /// Everybody who asks within this time is told the same.
@@ -276,7 +277,7 @@ impl Boards {
 
     /// At most [`FRESH_FOR`] old.
     pub(super) fn now(&self) -> Arc<Board> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.hold();
         if let Some((made, board)) = &*last
             && made.elapsed() < FRESH_FOR
         {

@@ -1,8 +1,6 @@
 //! The certificates of the status page: read at the start, once a minute and when somebody asks, and told about. The same
 //! files, rules and events as at the broker's doors; who is connected stays.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
 
 use crate::config::plan::ListenerTls;
@@ -11,12 +9,6 @@ use crate::flow::notice::{Notice, Notices, Phase};
 use crate::road::Now;
 use crate::road::renewal::{About, Holds, News, Renewal};
 use crate::road::server::{Server, ServerFiles, Serving};
-
-/// Files are looked at this often.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// The same while there are none that can be used.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Keeps them.
 pub(super) struct Certificates {
@@ -45,11 +37,7 @@ impl Certificates {
     /// Looks now and then, and whenever `asked` changes; runs until dropped. Cancel-safe.
     pub(super) async fn keep(mut self, mut asked: watch::Receiver<u64>) {
         loop {
-            let pause = if self.now.borrow().is_some() { LOOK_EVERY } else { LOOK_AGAIN };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                Ok(()) = asked.changed() => {}
-            }
+            self.files.due(&mut asked).await;
             self.look().await;
         }
     }
@@ -82,11 +70,7 @@ impl Certificates {
             (About::Ending, Holds::Now) => tracing::warn!(listener, error = detail, "certificate ends soon"),
             (_, Holds::NoMore) => tracing::info!(listener, detail, "certificate is in order again"),
         }
-        let event = match about {
-            About::Missing => "status_certificate_missing",
-            About::Unusable => "certificate_unusable",
-            About::Ending => "certificate_expiring",
-        };
+        let event = about.event("status_certificate_missing");
         let phase = if holds == Holds::Now { Phase::Active } else { Phase::Cleared };
         self.notices.tell(Notice { event, phase, subject: self.subject.clone(), detail });
     }

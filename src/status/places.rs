@@ -8,11 +8,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::access::network;
+use crate::model::lock::Hold as _;
 
 /// Places in all, of one network that is not this machine, and that only this machine gets.
 const ALL: usize = 128;
@@ -81,7 +82,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.hold()
     }
 }
 

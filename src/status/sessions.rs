@@ -7,12 +7,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::access::Identity;
+use crate::model::lock::Hold as _;
 
 /// A page that is open asks every second; so long after the last one was closed.
 const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
@@ -77,7 +78,7 @@ impl Sessions {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.hold()
     }
 }
 

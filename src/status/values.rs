@@ -7,7 +7,7 @@
 //! Under another plan (`config::difference`) what is known of a tag stays where its values mean the same, also at another place.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
 
@@ -15,6 +15,7 @@ use super::history::{EMPTY_BYTES, History, POINT_BYTES};
 use crate::config::difference::kept;
 use crate::config::plan::{Plan, TagPlan};
 use crate::flow::clock::Clock;
+use crate::model::lock::Hold as _;
 use crate::model::sample::Sample;
 use crate::model::tag::TagIx;
 use crate::model::time::Stamp;
@@ -23,8 +24,8 @@ use crate::model::value::Value;
 /// For the histories of all tags.
 pub const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// More points than a screen has columns for are of no use.
-const POINTS_MAX: usize = 600;
+/// Of one tag: more points than a screen has columns for are of no use.
+pub(super) const POINTS_MAX: usize = 600;
 
 /// A point of a history: ms since 1970, and the value if there was one.
 pub type Point = (i64, Option<f64>);
@@ -122,7 +123,7 @@ impl Values {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.hold()
     }
 }
 

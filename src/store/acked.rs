@@ -7,15 +7,15 @@ use std::fmt::Write as _;
 
 use crate::disk::marks::{AckedMark, Mark, UplinkMark};
 use crate::disk::meta::{Contents, CursorRow};
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 
 use super::cursor::{Cursor, RANGES_SAVED_MAX};
 use super::state::State;
 use super::stream::Stream;
 
 /// The marks that belong to a state.
-pub(super) fn marks_of(state: &State) -> [Mark; 4] {
-    Class::ALL.map(|class| {
+pub(super) fn marks_of(state: &State) -> PerClass<Mark> {
+    PerClass::of(|class| {
         state.stream(class).newest().map_or(Mark::default(), |life| Mark {
             epoch: life.epoch,
             last: life.last,
@@ -29,7 +29,7 @@ pub(super) fn uplinks_of(state: &State) -> Vec<UplinkMark> {
     let of_class = |class: Class, cursor: Option<&Cursor>| cursor.and_then(|cursor| mark(state.stream(class), cursor));
     let uplinks = state.ledgers.iter().filter(|ledger| !ledger.name.is_empty()).map(|ledger| UplinkMark {
         uplink: ledger.name.clone(),
-        cursors: Class::ALL.map(|class| of_class(class, ledger.cursors[class as usize].as_ref())),
+        cursors: PerClass::of(|class| of_class(class, ledger.cursors[class].as_ref())),
     });
     uplinks.collect()
 }
@@ -44,7 +44,7 @@ fn mark(stream: &Stream, cursor: &Cursor) -> Option<AckedMark> {
 /// Moves the cursors that `meta.db` had on to where the marks saw them.
 pub(super) fn recall(contents: &mut Contents, state: &State, uplinks: &[UplinkMark]) {
     for uplink in uplinks {
-        for (class, mark) in Class::ALL.into_iter().zip(&uplink.cursors) {
+        for (class, mark) in uplink.cursors.iter() {
             let Some(mark) = mark else { continue };
             let stream = state.stream(class);
             let Some(ordinal) = stream.ordinal_of(mark.epoch) else { continue };
@@ -100,7 +100,7 @@ mod tests {
         };
         let mark = |epoch, acked, ranges| UplinkMark {
             uplink: "cloud".into(),
-            cursors: [None, None, None, Some(AckedMark { epoch, acked, ranges })],
+            cursors: [None, None, None, Some(AckedMark { epoch, acked, ranges })].into(),
         };
         let cases = [
             (row(71, 10, "71:20-29"), mark(71, 15, vec![(30, 39)]), (2, 15), vec![(20, 39)]),

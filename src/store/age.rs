@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::disk::directory::ChunkName;
 use crate::flow::clock::Clock;
 use crate::model::number::Class;
-use crate::model::time::{Certainty, Stamp};
+use crate::model::time::{Certainty, Stamp, signed_millis};
 
 use super::open::Disk;
 use super::room;
@@ -162,9 +162,9 @@ impl Writer {
     }
 
     fn evict_older(&mut self, disk: &mut Disk, max_age: Duration, utc_ms: i64) {
-        let max_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        let max_ms = signed_millis(max_age);
         // At most once round: what cannot be removed stays.
-        let chunks: usize = self.shared.state().streams.iter().map(|stream| stream.chunks.len()).sum();
+        let chunks: usize = self.shared.state().streams.values().map(|stream| stream.chunks.len()).sum();
         for _ in 0..chunks {
             let too_old = |last: Stamp| self.age_ms(last, utc_ms).is_some_and(|age| age > max_ms);
             let Some(name) = self.oldest(disk, too_old) else { return };

@@ -347,7 +347,7 @@ impl Boots {
 
     fn finish_edits(&mut self) {
         let mut edits = Vec::new();
-        for stream in &self.state.streams {
+        for stream in self.state.streams.values() {
             edits.extend(stream.epochs.iter().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
         }
         for ledger in &self.state.ledgers {

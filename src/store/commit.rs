@@ -15,9 +15,9 @@ use crate::disk::fault::Fault;
 use crate::disk::tail::{TailFile, TailRow};
 use crate::flow::forward::MessageRecord;
 use crate::flow::hub::{EventRecord, Lost};
-use crate::model::number::{Class, Epoch, Number, Seq};
+use crate::model::number::{Class, Epoch, Number, PerClass, Seq};
 use crate::model::sample::Sample;
-use crate::model::time::Boot;
+use crate::model::time::{Boot, millis};
 
 use super::acked;
 use super::cursor::Span;
@@ -87,7 +87,7 @@ impl Group {
 
 impl Writer {
     /// Commits what waits in these classes, and numbers what did not get in.
-    pub(super) fn commit(&mut self, classes: &[Class], lost: &mut [Option<Lost>; 4]) -> Result<(), Fault> {
+    pub(super) fn commit(&mut self, classes: &[Class], lost: &mut PerClass<Option<Lost>>) -> Result<(), Fault> {
         let Some(mut disk) = self.disk.take() else {
             return Err(Fault::Unavailable("the directory cannot be used".into()));
         };
@@ -96,19 +96,23 @@ impl Writer {
         self.disk = Some(disk);
         let took = started.elapsed();
         self.shared.stats.commit_times.add(took);
-        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let elapsed_ms = millis(took);
         self.shared.stats.commit_ms_last.set(elapsed_ms);
         self.shared.stats.commit_ms_max.set(elapsed_ms.max(self.shared.stats.commit_ms_max.get()));
         outcome
     }
 
-    fn commit_to(&mut self, disk: &mut Disk, classes: &[Class], lost: &mut [Option<Lost>; 4]) -> Result<(), Fault> {
+    fn commit_to(
+        &mut self,
+        disk: &mut Disk,
+        classes: &[Class],
+        lost: &mut PerClass<Option<Lost>>,
+    ) -> Result<(), Fault> {
         let mut outcome = Ok(());
         for class in classes {
             self.pack(disk, *class);
         }
-        let ready: Vec<Class> =
-            classes.iter().copied().filter(|class| self.groups[*class as usize].is_some()).collect();
+        let ready: Vec<Class> = classes.iter().copied().filter(|class| self.groups[*class].is_some()).collect();
         let in_tail = self.write_tail(disk, &ready);
         let mut written = Vec::new();
         for class in ready {
@@ -124,14 +128,14 @@ impl Writer {
         self.write_marks(disk, classes, &written, lost)?;
         for (class, held) in written {
             self.publish(class, held);
-            if let Some(open) = &mut disk.open[class as usize] {
+            if let Some(open) = &mut disk.open[class] {
                 open.unpublished = false;
             }
         }
         for class in classes {
-            if self.groups[*class as usize].is_none()
-                && self.pending[*class as usize].is_empty()
-                && let Some(lost) = lost[*class as usize].take()
+            if self.groups[*class].is_none()
+                && self.pending[*class].is_empty()
+                && let Some(lost) = lost[*class].take()
             {
                 self.number_lost(*class, lost);
             }
@@ -147,20 +151,20 @@ impl Writer {
         disk: &mut Disk,
         classes: &[Class],
         written: &[(Class, Option<Held>)],
-        lost: &[Option<Lost>; 4],
+        lost: &PerClass<Option<Lost>>,
     ) -> Result<(), Fault> {
         let mut marks = acked::marks_of(&self.shared.state());
         for (class, _) in written {
-            if let Some(group) = &self.groups[*class as usize] {
-                marks[*class as usize].last = group.load.last;
+            if let Some(group) = &self.groups[*class] {
+                marks[*class].last = group.load.last;
             }
         }
         for class in classes {
             // Whatever was spilled came after what is in the group, and after what waits behind it.
-            let waits = self.groups[*class as usize].is_some() && !written.iter().any(|(done, _)| done == class);
-            let waits = waits || !self.pending[*class as usize].is_empty();
-            if let (Some(lost), false) = (lost[*class as usize], waits) {
-                marks[*class as usize].last += lost.count;
+            let waits = self.groups[*class].is_some() && !written.iter().any(|(done, _)| done == class);
+            let waits = waits || !self.pending[*class].is_empty();
+            if let (Some(lost), false) = (lost[*class], waits) {
+                marks[*class].last += lost.count;
             }
         }
         self.save_marks(disk, &marks)
@@ -196,9 +200,7 @@ impl Writer {
     }
 
     fn suits_tail(&self, disk: &Disk, class: Class) -> bool {
-        let (Some(tail), Some(open), Some(group)) =
-            (&disk.tail, &disk.open[class as usize], &self.groups[class as usize])
-        else {
+        let (Some(tail), Some(open), Some(group)) = (&disk.tail, &disk.open[class], &self.groups[class]) else {
             return false;
         };
         open.covers(&group.load) && TailFile::slot_bytes(&self.tail_rows(&[class])) <= tail.bytes() / SLOT_PART
@@ -208,7 +210,7 @@ impl Writer {
         let state = self.shared.state();
         let mut rows = Vec::new();
         for class in classes {
-            let Some(group) = &self.groups[*class as usize] else { continue };
+            let Some(group) = &self.groups[*class] else { continue };
             let Some(life) = state.stream(*class).life(group.load.ordinal) else { continue };
             let row = |row| TailRow { class: *class, epoch: life.epoch, row: Arc::clone(row) };
             rows.extend(group.load.rows.iter().map(row));
@@ -219,17 +221,17 @@ impl Writer {
     /// Writes a class's group to its chunk, behind what the tail has of the class.
     fn write_chunk(&mut self, disk: &mut Disk, class: Class) -> Result<Held, Fault> {
         self.merge(disk, class)?;
-        let Some(group) = self.groups[class as usize].take() else {
+        let Some(group) = self.groups[class].take() else {
             return Err(Fault::Unavailable("nothing to do".into()));
         };
         let outcome = self.append(disk, class, &group.load);
-        self.groups[class as usize] = Some(group);
+        self.groups[class] = Some(group);
         outcome
     }
 
     /// Gives the waiting records of a class their numbers, unless a group of it is still unwritten.
     fn pack(&mut self, disk: &Disk, class: Class) {
-        if self.groups[class as usize].is_some() || self.pending[class as usize].is_empty() {
+        if self.groups[class].is_some() || self.pending[class].is_empty() {
             return;
         }
         let (ordinal, epoch, before) = {
@@ -241,7 +243,7 @@ impl Writer {
         let mut group = Group { load, told: Vec::new() };
         let mut used = std::collections::HashSet::new();
         let (mut records, mut bytes) = (Vec::<Record>::new(), 0);
-        for pending in std::mem::take(&mut self.pending[class as usize]) {
+        for pending in std::mem::take(&mut self.pending[class]) {
             let record = match pending {
                 Pending::Sample(sample) => {
                     let Some(tag) = disk.tag_ids.get(sample.tag.0 as usize).copied() else { continue };
@@ -278,16 +280,16 @@ impl Writer {
         }
         group.load.close(Place { class, epoch }, &mut records);
         group.load.tags = used.into_iter().collect();
-        self.pending_bytes[class as usize] = 0;
+        self.pending_bytes[class] = 0;
         if !group.load.rows.is_empty() {
-            self.groups[class as usize] = Some(group);
+            self.groups[class] = Some(group);
         }
     }
 
     /// A group is committed (in a chunk where one is given, else in the tail) and marked: readers may have it, senders
     /// are told.
     fn publish(&mut self, class: Class, held: Option<Held>) {
-        let Some(Group { load, told }) = self.groups[class as usize].take() else { return };
+        let Some(Group { load, told }) = self.groups[class].take() else { return };
         let epoch = {
             let mut state = self.shared.state();
             let stream = state.stream_mut(class);
@@ -303,7 +305,7 @@ impl Writer {
             life.epoch
         };
         let stats = &self.shared.stats;
-        stats.stored[class as usize].add(load.last + 1 - load.first);
+        stats.stored[class].add(load.last + 1 - load.first);
         stats.segments.add(load.rows.len() as u64);
         stats.commits.one();
         for (seq, told) in told {
@@ -315,22 +317,22 @@ impl Writer {
     /// Keeps an event or a message for the next commit; is that to be soon?
     pub(super) fn hold(&mut self, class: Class, pending: Pending) -> bool {
         let awaited = pending.is_awaited();
-        self.awaited[class as usize] |= awaited;
-        self.pending_bytes[class as usize] += pending.bytes() + RECORD_BYTES;
-        self.pending[class as usize].push(pending);
+        self.awaited[class] |= awaited;
+        self.pending_bytes[class] += pending.bytes() + RECORD_BYTES;
+        self.pending[class].push(pending);
         awaited || URGENT_CLASSES.contains(&class)
     }
 
     /// Classes that do not wait for the commit interval.
     pub(super) fn urgent(&self) -> Vec<Class> {
-        let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class as usize];
+        let is_urgent = |class: &Class| URGENT_CLASSES.contains(class) || self.awaited[*class];
         Class::ALL.into_iter().filter(is_urgent).collect()
     }
 
     /// What found no place since the last look.
-    pub(super) fn take_spill(&mut self, spilled: [Option<Lost>; 4]) {
-        for (lost, new) in self.lost.iter_mut().zip(spilled) {
-            *lost = match (*lost, new) {
+    pub(super) fn take_spill(&mut self, spilled: PerClass<Option<Lost>>) {
+        for (class, lost) in self.lost.iter_mut() {
+            *lost = match (*lost, spilled[class]) {
                 (Some(old), Some(new)) => Some(Lost { count: old.count + new.count, last: new.last, ..old }),
                 (old, new) => old.or(new),
             };
@@ -346,7 +348,7 @@ impl Writer {
         let loss = Loss { span, reason: "store".into(), from: Some(from), to: Some(to) };
         state.declare(class, &loss);
         drop(state);
-        self.shared.stats.spilled[class as usize].add(spilled.count);
+        self.shared.stats.spilled[class].add(spilled.count);
         tracing::error!(class = %class, count = spilled.count, "records lost while the store could not take them");
     }
 }

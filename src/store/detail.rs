@@ -89,7 +89,7 @@ pub fn detail(dir: &Path, floor_ms: i64) -> Result<Detail, LookError> {
     let held: Vec<_> = Class::ALL.into_iter().filter_map(|class| of_stream(&pages, class)).collect();
     let mut owed = Vec::new();
     for ledger in &pages.now.state.ledgers {
-        for class in Class::ALL.into_iter().filter(|class| ledger.cursors[*class as usize].is_some()) {
+        for class in Class::ALL.into_iter().filter(|class| ledger.cursors[*class].is_some()) {
             let each = held.iter().find(|held| held.stream == class.as_str()).and_then(|held| held.bytes_per_record);
             owed.push(of_uplink(&pages, ledger, class, each));
         }
@@ -146,7 +146,7 @@ fn of_uplink(pages: &Pages, ledger: &Ledger, class: Class, each: Option<f64>) ->
     let stream = pages.stream(class);
     let gaps: Vec<Span> = ledger.gaps.iter().filter(|gap| gap.class == class).map(|gap| gap.loss.span).collect();
     let mut owed = Vec::new();
-    if let Some(cursor) = &ledger.cursors[class as usize] {
+    if let Some(cursor) = &ledger.cursors[class] {
         for life in stream.epochs.iter().filter(|life| life.last > life.evicted) {
             let held = Span { ordinal: life.ordinal, first: life.evicted + 1, last: life.last };
             let known = gaps.iter().copied().chain(stream.losses.iter().map(|loss| loss.span));

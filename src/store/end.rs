@@ -28,18 +28,17 @@ impl Writer {
 
     fn give_up(&mut self) {
         for class in Class::ALL {
-            let place = class as usize;
-            let packed = self.groups[place].take().map_or(0, |group| group.records());
-            let waiting = std::mem::take(&mut self.pending[place]);
+            let packed = self.groups[class].take().map_or(0, |group| group.records());
+            let waiting = std::mem::take(&mut self.pending[class]);
             let waiting = waiting.iter().filter(|pending| pending.is_ours()).count() as u64;
-            let spilled = self.lost[place].take().map_or(0, |lost| lost.count);
-            self.pending_bytes[place] = 0;
-            self.given_up[place] = packed + waiting + spilled;
+            let spilled = self.lost[class].take().map_or(0, |lost| lost.count);
+            self.pending_bytes[class] = 0;
+            self.given_up[class] = packed + waiting + spilled;
         }
         (self.commit_at, self.urgent_at) = (None, None);
-        let given_up = || Class::ALL.into_iter().zip(self.given_up).filter(|(_, records)| *records > 0);
-        for (class, records) in given_up() {
-            self.shared.stats.spilled[class as usize].add(records);
+        let given_up = || self.given_up.iter().filter(|(_, records)| **records > 0);
+        for (class, &records) in given_up() {
+            self.shared.stats.spilled[class].add(records);
             tracing::error!(class = %class, records, "records lost: the store ends without having committed them");
         }
         if given_up().next().is_none() {
@@ -58,7 +57,8 @@ impl Writer {
         let _lock = directory.lock()?; // another process may have it open
         let path = directory.file(MARKS);
         let (Found::Marks(mut marks), uplinks) = Marks::read(&path, Unreadable::TryAgain)? else { return Ok(()) };
-        for (mark, given_up) in marks.iter_mut().zip(self.given_up).filter(|(mark, _)| mark.epoch != 0) {
+        for (class, mark) in marks.iter_mut().filter(|(_, mark)| mark.epoch != 0) {
+            let given_up = self.given_up[class];
             (mark.last, mark.given_up) = (mark.last + given_up, mark.given_up + given_up);
         }
         Marks::open(&path, Unreadable::TryAgain)?.write(&marks, &uplinks)?;
@@ -71,7 +71,7 @@ impl Writer {
         self.save();
         self.copy_meta();
         if let Some(mut disk) = self.disk.take() {
-            for open in disk.open.into_iter().flatten() {
+            for open in disk.open.into_values().flatten() {
                 let _ = open.checkpoint(); // the log says the same
             }
             let _ = disk.meta.checkpoint();

@@ -9,7 +9,7 @@ use crate::disk::chunk::ChunkInfo;
 use crate::disk::directory::Directory;
 use crate::disk::marks::{Found, Mark};
 use crate::disk::meta::Contents;
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 
 use super::cursor::Span;
 use super::state::State;
@@ -52,8 +52,8 @@ pub(super) fn recall(state: &mut State, found: &Found, rebuilt: bool) {
 }
 
 /// The last number of each stream's newest epoch that chunks, losses or evictions prove.
-fn tails(state: &State) -> [u64; 4] {
-    Class::ALL.map(|class| {
+fn tails(state: &State) -> PerClass<u64> {
+    PerClass::of(|class| {
         let stream = state.stream(class);
         let Some(life) = stream.newest() else { return 0 };
         let chunks = stream.chunks.iter().map(|held| held.span);
@@ -76,7 +76,7 @@ pub(super) struct Missing {
 pub(super) fn begin(state: &mut State, found: &Found, known: &Contents) -> Missing {
     let (mut missing, tails) = (Missing::default(), tails(state));
     for class in Class::ALL {
-        let tail = tails[class as usize];
+        let tail = tails[class];
         let stream = state.stream_mut(class);
         let Some(life) = stream.epochs.last_mut() else {
             start(stream, None);
@@ -153,7 +153,7 @@ fn start(stream: &mut Stream, previous: Option<(u64, Option<u64>)>) {
 
 fn mark(found: &Found, class: Class) -> Option<Mark> {
     match found {
-        Found::Marks(marks) | Found::Copied(marks) => Some(marks[class as usize]),
+        Found::Marks(marks) | Found::Copied(marks) => Some(marks[class]),
         Found::Nothing => None,
     }
 }

@@ -16,14 +16,14 @@ use super::stream::{Held, Loss, Stream};
 impl State {
     /// Has every uplink that has the class acknowledged all of this span?
     pub(super) fn is_acknowledged(&self, class: Class, span: Span) -> bool {
-        let mut cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class as usize].as_ref());
+        let mut cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class].as_ref());
         cursors.all(|cursor| cursor.missing_of(span).is_empty())
     }
 
     /// A chunk is gone from the disk on purpose: remembers that, and owes gap records where somebody had not acknowledged all
     /// of it; how many numbers that were, at most. `begins`: see [`State::owe`].
     pub(super) fn evict(&mut self, name: ChunkName, begins: &[(u64, Stamp)]) -> u64 {
-        let stream = &mut self.streams[name.class as usize];
+        let stream = &mut self.streams[name.class];
         let Some(place) = stream.chunks.iter().position(|held| held.name == name) else { return 0 };
         let Held { span, times, .. } = stream.chunks.remove(place);
         let loss = Loss { span, reason: "evicted".into(), from: Some(times.first), to: Some(times.last) };
@@ -43,7 +43,7 @@ impl State {
             return 0;
         }
         let owed = self.owe(class, loss, begins);
-        let stream = &mut self.streams[class as usize];
+        let stream = &mut self.streams[class];
         if let Some(life) = stream.life_mut(span.ordinal) {
             life.evicted = life.evicted.max(span.last);
         }
@@ -61,7 +61,7 @@ impl State {
     /// One loss of this, of those inside it, and of those beside it that have the same reason: there are never many more than
     /// chunks between them.
     fn with_neighbours(&mut self, class: Class, mut loss: Loss) -> Loss {
-        let stream = &mut self.streams[class as usize];
+        let stream = &mut self.streams[class];
         let mine: Vec<Loss> =
             stream.losses.iter().filter(|old| old.span.ordinal == loss.span.ordinal).cloned().collect();
         for old in mine {
@@ -114,7 +114,7 @@ mod tests {
         let mut state = State::empty();
         let mut cursor = Cursor::at(Position { ordinal: 1, seq: 0 });
         assert!(cursor.mark(span(11, 30)));
-        let (cursors, joined) = ([None, None, None, Some(cursor)], Joined::default());
+        let (cursors, joined) = ([None, None, None, Some(cursor)].into(), Joined::default());
         state.ledgers.push(Ledger { name: "cloud".into(), cursors, gaps: Vec::new(), unsaved: 0, joined });
         let stream = state.stream_mut(CLASS);
         stream.epochs.push(Life { ordinal: 1, epoch: 70, previous: None, last: 40, evicted: 0 });

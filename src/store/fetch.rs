@@ -103,7 +103,7 @@ fn serve(shared: &Shared, uplink: usize, desk: &mut Desk, request: &Request) -> 
         Err(fault) if fault.is_damage() => judge(shared, request),
         page => page,
     };
-    let held = |name| shared.state().streams.iter().any(|stream| stream.chunks.iter().any(|held| held.name == name));
+    let held = |name| shared.state().streams.values().any(|stream| stream.chunks.iter().any(|held| held.name == name));
     match page {
         Ok(page) => {
             if desk.refused.remove(&request.name).is_some() {
@@ -292,7 +292,7 @@ fn push(
 /// Records that were acknowledged out of order before a rewind are not handed out again.
 fn without_acknowledged(shared: &Shared, uplink: usize, request: &Request, mut items: Vec<Item>) -> Vec<Item> {
     let state = shared.state();
-    let cursor = state.ledgers.get(uplink).and_then(|ledger| ledger.cursors[request.name.class as usize].as_ref());
+    let cursor = state.ledgers.get(uplink).and_then(|ledger| ledger.cursors[request.name.class].as_ref());
     if let Some(cursor) = cursor.filter(|cursor| !cursor.ranges().is_empty() || cursor.acked >= request.at) {
         items.retain(|item| match item {
             Item::Record(owed) => !cursor.has(Position { ordinal: request.at.ordinal, seq: owed.number.seq.0 }),

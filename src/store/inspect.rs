@@ -14,7 +14,7 @@ use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::Marks;
 use crate::disk::meta::{Contents, Meta};
 use crate::disk::tail::TailFile;
-use crate::model::number::{Class, Epoch, Number, Seq};
+use crate::model::number::{Class, Epoch, Number, PerClass, Seq};
 
 use super::boot::{MARKS, META, TAIL};
 use super::cursor::Span;
@@ -124,7 +124,7 @@ pub(super) struct Holdings {
     pub(super) contents: Contents,
     pub(super) state: State,
     /// Of the chunk files, by class.
-    pub(super) bytes: [u64; 4],
+    pub(super) bytes: PerClass<u64>,
     pub(super) unreadable: Vec<String>,
 }
 
@@ -136,12 +136,12 @@ pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
     let tail = TailFile::read(&directory.file(TAIL));
     let mut state = streams(&contents);
     let mut unreadable = Vec::new();
-    let mut bytes = [0; 4];
+    let mut bytes = PerClass::default();
     for name in directory.chunks()? {
         let path = directory.chunk(name);
         match ends(&path) {
             Ok(Some((epoch, first, last, times))) => {
-                bytes[name.class as usize] += path.metadata().map_or(0, |about| about.len());
+                bytes[name.class] += path.metadata().map_or(0, |about| about.len());
                 let stream = state.stream_mut(name.class);
                 if let Some(ordinal) = stream.ordinal_of(epoch) {
                     stream.hold(Held { name, span: Span { ordinal, first, last }, times });
@@ -168,7 +168,7 @@ pub fn status(dir: &Path) -> Result<Status, LookError> {
         bytes: directory.bytes(),
         bytes_aside: directory.bytes_aside(),
         tags: contents.tags.len(),
-        streams: state.streams.iter().filter_map(|stream| stream_status(&state, stream.class, &bytes)).collect(),
+        streams: state.streams.values().filter_map(|stream| stream_status(&state, stream.class, &bytes)).collect(),
         uplinks: uplinks(&state),
         missing: declared(&contents),
         unreadable,
@@ -212,7 +212,7 @@ fn ledgers(state: &mut State, contents: &Contents) {
             });
             state.ledgers.len() - 1
         });
-        state.ledgers[place].cursors[class as usize] = Some(cursor);
+        state.ledgers[place].cursors[class] = Some(cursor);
     }
     routes::take_gaps(state, contents);
 }
@@ -224,20 +224,20 @@ fn ends(path: &Path) -> Result<Option<(u64, u64, u64, Times)>, Fault> {
     Ok(ends.map(|(first, last)| (epoch, first.first, last.last, Times::of(&first).and(Times::of(&last)))))
 }
 
-fn stream_status(state: &State, class: Class, bytes: &[u64; 4]) -> Option<StreamStatus> {
+fn stream_status(state: &State, class: Class, bytes: &PerClass<u64>) -> Option<StreamStatus> {
     let stream = state.stream(class);
     let newest = stream.newest()?;
     let oldest = stream.chunks.first();
     let first = oldest.and_then(|held| Some((stream.life(held.span.ordinal)?.epoch, held.span.first)));
     let chunks = stream.chunks.iter().filter(|held| !held.name.is_tail()).count();
-    let bytes = bytes[class as usize];
+    let bytes = bytes[class];
     Some(StreamStatus { stream: class.as_str(), epoch: newest.epoch, first, last: newest.last, chunks, bytes })
 }
 
 fn uplinks(state: &State) -> Vec<UplinkStatus> {
     let of = |(place, ledger): (usize, &Ledger)| {
         let mut acknowledged = BTreeMap::new();
-        for (class, cursor) in Class::ALL.into_iter().zip(&ledger.cursors) {
+        for (class, cursor) in ledger.cursors.iter() {
             let at = cursor.as_ref().map(|cursor| cursor.acked);
             let epoch = at.and_then(|at| state.stream(class).life(at.ordinal)).map(|life| life.epoch);
             acknowledged.extend(at.zip(epoch).map(|(at, epoch)| (class.as_str(), (epoch, at.seq))));

@@ -5,7 +5,7 @@
 //! declare together stays exactly what is missing; how many are left is bounded by what the store still holds.
 
 use crate::disk::meta::{Edit, OwedRow};
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 
 use super::cursor::Span;
 use super::state::{Ledger, Owing};
@@ -22,7 +22,7 @@ const NAMES_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Joined {
     /// How many were left, by class.
-    left: [usize; 4],
+    left: PerClass<usize>,
     /// Those that are part of a longer one now.
     names: Vec<(i64, Class, Span)>,
 }
@@ -38,7 +38,7 @@ impl Joined {
 pub(super) fn join(ledger: &mut Ledger, stream: &Stream, next_gap: &mut i64) -> Vec<Edit> {
     let class = stream.class;
     let count = ledger.gaps.iter().filter(|gap| gap.class == class).count();
-    if count <= GAPS_OWED_MAX || count < ledger.joined.left[class as usize] + MORE {
+    if count <= GAPS_OWED_MAX || count < ledger.joined.left[class] + MORE {
         return Vec::new();
     }
     let (mut mine, others): (Vec<_>, Vec<_>) =
@@ -50,7 +50,7 @@ pub(super) fn join(ledger: &mut Ledger, stream: &Stream, next_gap: &mut i64) -> 
         runs = in_runs(runs, |_, _| true);
     }
     let mut edits = Vec::new();
-    ledger.joined.left[class as usize] = runs.len();
+    ledger.joined.left[class] = runs.len();
     for run in runs {
         if let [alone] = run.as_slice() {
             ledger.gaps.push(alone.clone());
@@ -114,7 +114,7 @@ mod tests {
         let mut state = State::empty();
         let life = Life { ordinal: 1, epoch: 7, previous: None, last, evicted: 0 };
         state.stream_mut(CLASS).epochs.push(life);
-        let cursors = [None, None, Some(Cursor::at(Position { ordinal: 1, seq: 0 })), None];
+        let cursors = [None, None, Some(Cursor::at(Position { ordinal: 1, seq: 0 })), None].into();
         let name = "cloud".into();
         state.ledgers.push(Ledger { name, cursors, gaps: Vec::new(), unsaved: 0, joined: Joined::default() });
         state
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(ids.len(), GAPS_OWED_MAX);
         state.declare(CLASS, &loss(count + 1, count + 1, "clock"));
         assert_eq!(state.ledgers[0].gaps.len(), 1);
-        let acked = |state: &State| state.ledgers[0].cursors[CLASS as usize].as_ref().map(|cursor| cursor.acked.seq);
+        let acked = |state: &State| state.ledgers[0].cursors[CLASS].as_ref().map(|cursor| cursor.acked.seq);
         for id in ids {
             state.acknowledge(0, Ack::Gap(id));
         }

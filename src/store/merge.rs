@@ -35,7 +35,7 @@ impl Writer {
     pub(super) fn plan_merge(&mut self) {
         let state = self.shared.state();
         let (mut any, mut large) = (false, false);
-        for stream in &state.streams {
+        for stream in state.streams.values() {
             let records: u64 = stream.tail.iter().map(|unmerged| unmerged.span().len()).sum();
             any |= records > 0;
             large |= records >= MERGED_MAX as u64;
@@ -102,7 +102,7 @@ impl Writer {
                 extend(stream, held);
                 stream.merged(ordinal, load.last);
             }
-            if let Some(open) = &mut disk.open[class as usize] {
+            if let Some(open) = &mut disk.open[class] {
                 open.unpublished = false;
             }
             if let Some(file) = &mut disk.tail {

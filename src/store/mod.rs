@@ -63,7 +63,7 @@ mod wear;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -74,6 +74,7 @@ use crate::disk::fault::{Fault, Unreadable};
 use crate::flow::clock::{Clock, Fix, Seen};
 use crate::flow::hub::DurableEnd;
 use crate::flow::notice::Notices;
+use crate::model::lock::Hold as _;
 use crate::model::number::{Class, Epoch, Number, Seq};
 use crate::model::tag::DataType;
 use crate::model::time::Boot;
@@ -84,7 +85,7 @@ pub use owed::{DictionaryTag, Item, Owed, OwedBody, OwedGap};
 pub use reader::{Lane, Pull, Reader, Wants};
 pub use revise::Revision;
 pub use stats::StoreStats;
-pub use survey::{Survey, Surveyed, survey};
+pub use survey::{Absent, Survey, Surveyed, survey};
 
 use cursor::Span;
 use state::State;
@@ -265,11 +266,11 @@ struct Shared {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 
     fn late_fix(&self) -> MutexGuard<'_, Option<Fix>> {
-        self.late_fix.lock().unwrap_or_else(PoisonError::into_inner)
+        self.late_fix.hold()
     }
 
     fn wake_readers(&self) {
@@ -301,7 +302,7 @@ impl StoreHandle {
     /// Epoch and last committed number of each stream (number 0: none yet).
     pub fn newest(&self) -> Vec<(Class, Epoch, Seq)> {
         let state = self.shared.state();
-        let streams = state.streams.iter();
+        let streams = state.streams.values();
         streams.filter_map(|stream| stream.newest().map(|l| (stream.class, Epoch(l.epoch), Seq(l.last)))).collect()
     }
 

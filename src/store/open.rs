@@ -16,7 +16,7 @@ use crate::disk::fault::Fault;
 use crate::disk::marks::Marks;
 use crate::disk::meta::Meta;
 use crate::disk::tail::TailFile;
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 
 use super::commit::Load;
 use super::cursor::Span;
@@ -45,7 +45,7 @@ pub(super) struct Disk {
     /// `None`: there is no place for one, or it failed.
     pub(super) tail: Option<TailFile>,
     /// The chunk of each class that is written to.
-    pub(super) open: [Option<OpenChunk>; 4],
+    pub(super) open: PerClass<Option<OpenChunk>>,
     /// Chunks that failed: never written to again.
     pub(super) closed: HashSet<ChunkName>,
     pub(super) salvaged: Option<salvage::Target>,
@@ -112,11 +112,11 @@ impl Writer {
         let times = load.rows.iter().map(|row| Times::of(row)).reduce(Times::and);
         room::make(self, disk, load.bytes())?;
         self.ensure_chunk(disk, class, load)?;
-        let (Some(open), Some(times)) = (&mut disk.open[class as usize], times) else {
+        let (Some(open), Some(times)) = (&mut disk.open[class], times) else {
             return Err(Fault::Unavailable("no chunk to write to".into()));
         };
         // All tags used so far: a new chunk is soon complete, and the tail may be used.
-        let used = &mut self.tags_used[class as usize];
+        let used = &mut self.tags_used[class];
         used.extend(&load.tags);
         let new: Vec<u32> = used.iter().copied().filter(|tag| !open.tags.contains(tag)).collect();
         let rows: Vec<_> = {
@@ -129,7 +129,7 @@ impl Writer {
             tracing::error!(file = open.name.file_name(), error = %fault, "commit failed; a new chunk will be begun");
             self.shared.stats.commit_failures.one();
             disk.closed.insert(open.name);
-            disk.open[class as usize] = None;
+            disk.open[class] = None;
             return Err(fault);
         }
         open.tags.extend(new);
@@ -144,19 +144,19 @@ impl Writer {
     /// Sees to it that the class has a chunk that these segments may go to.
     fn ensure_chunk(&mut self, disk: &mut Disk, class: Class, load: &Load) -> Result<(), Fault> {
         let limit = room::chunk_bytes_max(self.opening.max_size);
-        if let Some(open) = &disk.open[class as usize] {
+        if let Some(open) = &disk.open[class] {
             let large = open.writer.bytes()? + load.bytes() > limit;
             if open.ordinal == load.ordinal && !large && self.goes_on(open.name, class, load) {
                 return Ok(());
             }
-            if let Some(open) = disk.open[class as usize].take() {
+            if let Some(open) = disk.open[class].take() {
                 open.writer.finish();
             }
         } else if let Some(open) = self.resume(disk, class, load, limit.saturating_sub(load.bytes())) {
-            disk.open[class as usize] = Some(open);
+            disk.open[class] = Some(open);
             return Ok(());
         }
-        disk.open[class as usize] = Some(self.begin_chunk(disk, class, load.ordinal)?);
+        disk.open[class] = Some(self.begin_chunk(disk, class, load.ordinal)?);
         Ok(())
     }
 
@@ -221,7 +221,7 @@ impl Writer {
             return;
         }
         self.tail_tried = Some(Instant::now());
-        if self.shared.state().streams.iter().any(|stream| !stream.tail.is_empty())
+        if self.shared.state().streams.values().any(|stream| !stream.tail.is_empty())
             && let Err(fault) = self.merge_all(disk)
         {
             tracing::warn!(error = %fault, "what a failed tail had could not be merged");

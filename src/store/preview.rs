@@ -40,7 +40,7 @@ pub fn preview(
     let mut pages = Pages::open(dir)?;
     for class in classes {
         let ledger = pages.now.state.ledgers.iter().find(|ledger| ledger.name == uplink);
-        let cursor = ledger.and_then(|ledger| ledger.cursors[*class as usize].as_ref());
+        let cursor = ledger.and_then(|ledger| ledger.cursors[*class].as_ref());
         let Some(cursor) = cursor.cloned() else { continue };
         let mut at = cursor.acked.next();
         loop {

@@ -211,7 +211,7 @@ fn cuts(pages: &Pages, class: Class, purge: &Purge) -> Result<Vec<Cut>, Fault> {
 
 /// The first number in a span that some uplink is owed.
 fn owed_from(state: &State, name: ChunkName, span: Span) -> u64 {
-    let cursors = state.ledgers.iter().filter_map(|ledger| ledger.cursors[name.class as usize].as_ref());
+    let cursors = state.ledgers.iter().filter_map(|ledger| ledger.cursors[name.class].as_ref());
     let next = cursors.map(|cursor| Position { seq: cursor.acked.seq + 1, ..cursor.acked });
     let inside = next.filter(|next| next.ordinal <= span.ordinal);
     inside.map(|next| if next.ordinal == span.ordinal { next.seq } else { 0 }).min().unwrap_or(u64::MAX)

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::plan::Delivery;
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 use crate::model::time::Stamp;
 
 use super::cursor::{Ends, Position, RANGES_SAVED_MAX, Span};
@@ -70,13 +70,13 @@ pub struct Reader {
     progress: watch::Receiver<u64>,
     delivery: Delivery,
     /// By class: the end of the stream when the session began.
-    marks: [Position; 4],
+    marks: PerClass<Position>,
     /// By class: live records are read beside the backlog. Never in strict order.
-    beside: [bool; 4],
+    beside: PerClass<bool>,
     /// By lane and class. What is not read beside the backlog has its place there.
-    queues: [[Queue; 4]; 2],
+    queues: [PerClass<Queue>; 2],
     /// By class: may be handed out now.
-    wanted: [bool; 4],
+    wanted: PerClass<bool>,
     /// Gap records of what a broker refused in this session.
     refused: VecDeque<Item>,
     /// A page that was asked for; kept here so that `next` may be cancelled. `None`: no longer wanted.
@@ -94,8 +94,8 @@ struct Queue {
     lane: Lane,
 }
 
-impl Queue {
-    const fn new() -> Self {
+impl Default for Queue {
+    fn default() -> Self {
         Self { at: None, ready: VecDeque::new(), lane: Lane::Backlog }
     }
 }
@@ -114,13 +114,10 @@ enum Look {
     Nothing,
 }
 
-const EMPTY: [[Queue; 4]; 2] = [const { [const { Queue::new() }; 4] }; 2];
-
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, control: mpsc::Sender<Control>, uplink: usize) -> Self {
         let requests = fetch::start(Arc::clone(&shared), uplink);
         let progress = shared.progress.subscribe();
-        let marks = [Position { ordinal: 0, seq: 0 }; 4];
         let mut reader = Self {
             shared,
             control,
@@ -128,10 +125,10 @@ impl Reader {
             requests,
             progress,
             delivery: Delivery::Strict,
-            marks,
-            beside: [false; 4],
-            queues: EMPTY,
-            wanted: [true; 4],
+            marks: PerClass::of(|_| Position { ordinal: 0, seq: 0 }),
+            beside: PerClass::default(),
+            queues: Default::default(),
+            wanted: PerClass::of(|_| true),
             refused: VecDeque::new(),
             asked: None,
         };
@@ -173,7 +170,7 @@ impl Reader {
                 for class in Class::ALL {
                     let above = wants.above[lane as usize];
                     let at_most = if above.is_none_or(|above| class < above) { at_most } else { 0 };
-                    if !self.wanted[class as usize] || at_most == 0 && !ended {
+                    if !self.wanted[class] || at_most == 0 && !ended {
                         continue;
                     }
                     match self.look(lane, class) {
@@ -198,7 +195,7 @@ impl Reader {
     }
 
     fn hand_out(&mut self, lane: Lane, class: Class, at_most: usize) -> Pull {
-        let Queue { ready, lane, .. } = &mut self.queues[lane as usize][class as usize];
+        let Queue { ready, lane, .. } = &mut self.queues[lane as usize][class];
         let count = ready.len().min(at_most);
         Pull { lane: *lane, items: ready.drain(..count).collect() }
     }
@@ -211,11 +208,11 @@ impl Reader {
         let state = self.shared.state();
         for class in Class::ALL {
             let ledger = state.ledgers.get(self.uplink);
-            let Some(cursor) = ledger.and_then(|ledger| ledger.cursors[class as usize].as_ref()) else { continue };
-            let (ranges, beside) = (cursor.ranges().len(), &mut self.beside[class as usize]);
+            let Some(cursor) = ledger.and_then(|ledger| ledger.cursors[class].as_ref()) else { continue };
+            let (ranges, beside) = (cursor.ranges().len(), &mut self.beside[class]);
             if *beside && ranges >= RANGES_SAVED_MAX {
                 *beside = false; // the backlog's queue goes on and gets there
-                self.queues[Lane::Live as usize][class as usize] = Queue::new();
+                self.queues[Lane::Live as usize][class] = Queue::default();
                 if let Some((place, _)) = &mut self.asked
                     && *place == Some((Lane::Live, class))
                 {
@@ -223,7 +220,7 @@ impl Reader {
                 }
             } else if !*beside && ranges <= RANGES_SAVED_MAX / 2 {
                 *beside = true;
-                self.marks[class as usize] = state.stream(class).end();
+                self.marks[class] = state.stream(class).end();
             }
         }
         wants
@@ -231,7 +228,7 @@ impl Reader {
 
     fn has_changed(&self) -> bool {
         let state = self.shared.state();
-        let salvaging = !state.stalled && state.streams.iter().any(|stream| stream.salvaging);
+        let salvaging = !state.stalled && state.streams.values().any(|stream| stream.salvaging);
         drop(state);
         salvaging || self.progress.has_changed().unwrap_or(false)
     }
@@ -244,7 +241,7 @@ impl Reader {
     async fn take(&mut self, lane: Lane, class: Class, page: Page) {
         match page {
             Page::Items(items, at) => {
-                let queue = &mut self.queues[lane as usize][class as usize];
+                let queue = &mut self.queues[lane as usize][class];
                 queue.ready.extend(items);
                 queue.at = Some(at);
             }
@@ -254,8 +251,8 @@ impl Reader {
     }
 
     fn look(&mut self, lane: Lane, class: Class) -> Look {
-        let (mark, beside) = (self.marks[class as usize], self.beside[class as usize]);
-        let queue = &mut self.queues[lane as usize][class as usize];
+        let (mark, beside) = (self.marks[class], self.beside[class]);
+        let queue = &mut self.queues[lane as usize][class];
         if !queue.ready.is_empty() {
             return Look::Ready;
         }
@@ -264,7 +261,7 @@ impl Reader {
         }
         let state = self.shared.state();
         let Some(ledger) = state.ledgers.get(self.uplink) else { return Look::Nothing };
-        let Some(cursor) = &ledger.cursors[class as usize] else { return Look::Nothing };
+        let Some(cursor) = &ledger.cursors[class] else { return Look::Nothing };
         let begin = if lane == Lane::Live { cursor.acked.max(mark) } else { cursor.acked };
         let at = cursor.after_acknowledged(queue.at.unwrap_or(begin.next()));
         // Where an item at this place belongs: the live queue passes over what the other one has, and the other way round.
@@ -315,7 +312,7 @@ impl Reader {
 
     /// The same for a new session with this order: what is committed now is its backlog.
     pub fn begin(&mut self, delivery: Delivery) {
-        self.queues = EMPTY;
+        self.queues = Default::default();
         self.refused.clear();
         if let Some((place, _)) = &mut self.asked {
             *place = None;
@@ -324,16 +321,16 @@ impl Reader {
         let state = self.shared.state();
         let ledger = state.ledgers.get(self.uplink);
         for class in Class::ALL {
-            self.marks[class as usize] = state.stream(class).end();
-            let cursor = ledger.and_then(|ledger| ledger.cursors[class as usize].as_ref());
+            self.marks[class] = state.stream(class).end();
+            let cursor = ledger.and_then(|ledger| ledger.cursors[class].as_ref());
             let ranges = cursor.map_or(0, |cursor| cursor.ranges().len());
-            self.beside[class as usize] = delivery == Delivery::LiveFirst && ranges < RANGES_SAVED_MAX;
+            self.beside[class] = delivery == Delivery::LiveFirst && ranges < RANGES_SAVED_MAX;
         }
     }
 
     /// From now on hands out these classes only; the others wait, also for the end of the store.
     pub fn only(&mut self, classes: &[Class]) {
-        self.wanted = Class::ALL.map(|class| classes.contains(&class));
+        self.wanted = PerClass::of(|class| classes.contains(&class));
     }
 
     /// Classes of which something is still owed, most urgent first.

@@ -5,14 +5,14 @@
 //! is dropped and logged, as at a start. Saved with the next work of the writer; a crash before that is a start with the
 //! new plan, which comes to the same.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::config::plan::UplinkStart;
 use crate::disk::meta::Edit;
-use crate::model::number::Class;
+use crate::model::lock::Hold as _;
+use crate::model::number::{Class, PerClass};
 
 use super::cursor::Cursor;
 use super::join::Joined;
@@ -45,7 +45,7 @@ impl StoreHandle {
     /// Numbers owed, by uplink.
     pub fn backlogs(&self) -> Vec<(String, u64)> {
         let state = self.shared.state();
-        let routes = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.shared.routes.hold();
         let owed = routes.iter().enumerate().filter(|(_, name)| !name.is_empty());
         owed.map(|(place, name)| (name.clone(), state.backlog(place))).collect()
     }
@@ -53,7 +53,7 @@ impl StoreHandle {
 
 impl Shared {
     pub(super) fn place_of(&self, uplink: &str) -> Option<usize> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter().position(|name| name == uplink)
+        self.routes.hold().iter().position(|name| name == uplink)
     }
 }
 
@@ -77,8 +77,7 @@ impl Writer {
         if state.opened {
             route(&mut state, &routes);
         }
-        *shared.routes.lock().unwrap_or_else(PoisonError::into_inner) =
-            routes.iter().map(|route| route.name.clone()).collect();
+        *shared.routes.hold() = routes.iter().map(|route| route.name.clone()).collect();
         self.opening.uplinks = routes;
         drop(state);
         shared.cursors_due.notify_one();
@@ -101,11 +100,11 @@ fn settled(before: &[Route], now: &[Route]) -> Vec<Route> {
 fn route(state: &mut State, routes: &[Route]) {
     for (place, route) in routes.iter().enumerate() {
         if place >= state.ledgers.len() {
-            let (cursors, joined) = ([const { None }; 4], Joined::default());
+            let (cursors, joined) = (PerClass::default(), Joined::default());
             state.ledgers.push(Ledger { name: route.name.clone(), cursors, gaps: Vec::new(), unsaved: 0, joined });
         }
         for class in Class::ALL {
-            let has = state.ledgers[place].cursors[class as usize].is_some();
+            let has = state.ledgers[place].cursors[class].is_some();
             match (has, route.classes.contains(&class)) {
                 (false, true) => begin(state, place, route, class),
                 (true, false) => drop_class(state, place, class),
@@ -122,7 +121,7 @@ fn begin(state: &mut State, place: usize, route: &Route, class: Class) {
     let cursor = Cursor::at(if oldest { stream.start() } else { stream.end() });
     let losses = stream.losses.clone();
     let ledger = &mut state.ledgers[place];
-    ledger.cursors[class as usize] = Some(cursor);
+    ledger.cursors[class] = Some(cursor);
     ledger.unsaved += 1; // to be on disk before long, though nothing was acknowledged
     if oldest {
         // It was not there when they were declared. The others have been told, or passed them.
@@ -138,7 +137,7 @@ fn drop_class(state: &mut State, place: usize, class: Class) {
     let ledger = &mut ledgers[place];
     let uplink = ledger.name.clone();
     tracing::warn!(uplink, class = %class, owed, "uplink removed; what it was owed is dropped");
-    ledger.cursors[class as usize] = None;
+    ledger.cursors[class] = None;
     edits.push(Edit::DropCursor(uplink, class as u8));
     ledger.gaps.retain(|gap| {
         if gap.class == class {
@@ -171,7 +170,7 @@ mod tests {
         let both = [route_to("a", &[Class::Event, Class::Bulk]), route_to("b", &[Class::Bulk])];
         route(&mut state, &both);
         let has = |state: &State, place: usize| {
-            Class::ALL.map(|class| u8::from(state.ledgers[place].cursors[class as usize].is_some()))
+            Class::ALL.map(|class| u8::from(state.ledgers[place].cursors[class].is_some()))
         };
         assert_eq!((has(&state, 0), has(&state, 1)), ([0, 1, 0, 1], [0, 0, 0, 1]));
         route(&mut state, &settled(&both, &[route_to("b", &[Class::Bulk, Class::Alarm])]));

@@ -138,7 +138,7 @@ pub(super) fn make_some(writer: &mut Writer, disk: &mut Disk) -> bool {
 
 /// Frees one thing; how many records that cost somebody, or `None` when there is nothing left.
 fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
-    let salvaging = writer.shared.state().streams.iter().any(|stream| stream.salvaging);
+    let salvaging = writer.shared.state().streams.values().any(|stream| stream.salvaging);
     if !salvaging && writer.shared.directory.clear_aside() {
         tracing::warn!("quarantine emptied to make room");
         return Some(0);
@@ -151,8 +151,8 @@ fn free_some(writer: &mut Writer, disk: &mut Disk) -> Option<u64> {
 
 /// Evicts a chunk; how many records that cost somebody.
 pub(super) fn evict(writer: &mut Writer, disk: &mut Disk, name: ChunkName) -> u64 {
-    if disk.open[name.class as usize].as_ref().is_some_and(|open| open.name == name) {
-        disk.open[name.class as usize] = None;
+    if disk.open[name.class].as_ref().is_some_and(|open| open.name == name) {
+        disk.open[name.class] = None;
     }
     let begins = begins(writer, name);
     let lost = writer.shared.state().evict(name, &begins);
@@ -166,7 +166,7 @@ pub(super) fn evict(writer: &mut Writer, disk: &mut Disk, name: ChunkName) -> u6
     upkeep::flush(&writer.shared, &mut disk.meta, Vec::new());
     writer.shared.stats.chunks_evicted.one();
     if lost > 0 {
-        writer.shared.stats.evicted[class as usize].add(lost);
+        writer.shared.stats.evicted[class].add(lost);
         tracing::warn!(class = %class, records = lost, "unacknowledged records evicted");
     } else {
         tracing::debug!(class = %class, "history evicted");
@@ -189,7 +189,7 @@ fn begins(writer: &Writer, name: ChunkName) -> Vec<(u64, Stamp)> {
 
 /// May this chunk be evicted? Not what nobody knows of yet, and not what is in no chunk.
 pub(super) fn may_go(disk: &Disk, name: ChunkName) -> bool {
-    let open = disk.open[name.class as usize].as_ref();
+    let open = disk.open[name.class].as_ref();
     !name.is_tail() && !open.is_some_and(|open| open.name == name && open.unpublished)
 }
 
@@ -199,7 +199,7 @@ fn candidate(writer: &Writer, disk: &Disk) -> Option<ChunkName> {
     let all = || Class::ALL.into_iter().rev().flat_map(|class| &state.stream(class).chunks);
     let chunks = || all().filter(|held| may_go(disk, held.name));
     let in_use = |name: ChunkName| {
-        disk.open[name.class as usize].as_ref().is_some_and(|open| open.name == name)
+        disk.open[name.class].as_ref().is_some_and(|open| open.name == name)
             || disk.salvaged.as_ref().is_some_and(|target| target.name() == name)
     };
     let acknowledged = || chunks().filter(|held| state.is_acknowledged(held.name.class, held.span));
@@ -216,7 +216,7 @@ fn forget_epochs(writer: &Writer, class: Class) {
         let (ordinal, empty) = (oldest.ordinal, oldest.evicted >= oldest.last);
         let held = stream.chunks.iter().any(|held| held.span.ordinal == ordinal);
         let needed = state.ledgers.iter().any(|ledger| {
-            ledger.cursors[class as usize].as_ref().is_some_and(|cursor| cursor.acked.ordinal <= ordinal)
+            ledger.cursors[class].as_ref().is_some_and(|cursor| cursor.acked.ordinal <= ordinal)
                 || ledger.gaps.iter().any(|gap| gap.class == class && gap.loss.span.ordinal == ordinal)
         });
         if !empty || held || needed {

@@ -2,7 +2,7 @@
 
 use crate::config::plan::UplinkStart;
 use crate::disk::meta::{Contents, CursorRow, Edit};
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 
 use super::Opening;
 use super::cursor::{Cursor, Position, Span};
@@ -16,7 +16,7 @@ pub(super) fn take(state: &mut State, opening: &Opening, known: Option<&Contents
     let empty = Contents::default();
     let contents = known.unwrap_or(&empty);
     for route in &opening.uplinks {
-        let cursors = Class::ALL.map(|class| {
+        let cursors = PerClass::of(|class| {
             let stream = state.stream(class);
             let row = contents.cursors.iter().find(|row| row.uplink == route.name && row.class == class as u8);
             route.classes.contains(&class).then(|| match row {
@@ -58,7 +58,7 @@ pub(super) fn take_gaps(state: &mut State, contents: &Contents) {
         let Some(class) = Class::from_code(owed.loss.class) else { continue };
         let loss = state.stream(class).loss_from(&owed.loss);
         let ledger = state.ledgers.iter_mut().find(|ledger| ledger.name == owed.uplink);
-        match (ledger.filter(|ledger| ledger.cursors[class as usize].is_some()), loss) {
+        match (ledger.filter(|ledger| ledger.cursors[class].is_some()), loss) {
             (Some(ledger), Some(loss)) => ledger.gaps.push(Owing { id: owed.id, class, loss }),
             _ => state.edits.push(Edit::DropOwed(owed.id)),
         }
@@ -70,8 +70,8 @@ pub(super) fn take_gaps(state: &mut State, contents: &Contents) {
 fn settle(state: &mut State, known: &Contents) {
     let State { streams, ledgers, .. } = state;
     for ledger in ledgers {
-        for (stream, cursor) in streams.iter().zip(&mut ledger.cursors) {
-            let Some(cursor) = cursor else { continue };
+        for (class, cursor) in ledger.cursors.iter_mut() {
+            let (stream, Some(cursor)) = (&streams[class], cursor) else { continue };
             let evicted = stream.epochs.iter().filter(|life| life.evicted > 0);
             let evicted = evicted.map(|life| Span { ordinal: life.ordinal, first: 1, last: life.evicted });
             let is_known = |row: &CursorRow| row.uplink == ledger.name && row.class == stream.class as u8;
@@ -124,7 +124,7 @@ mod tests {
         stream.epochs.push(Life { ordinal: 1, epoch: 7, previous: None, last: 20, evicted: 0 });
         stream.losses.push(Loss { span, reason: "store".into(), from: None, to: None });
         let cursor = Cursor::at(Position { ordinal: 1, seq: 4 });
-        let cursors = [None, None, None, Some(cursor)];
+        let cursors = [None, None, None, Some(cursor)].into();
         let loss = Loss { span: Span { first: 8, ..span }, reason: "store".into(), from: None, to: None };
         let gaps = vec![Owing { id: 1, class: Class::Bulk, loss }];
         state.ledgers.push(Ledger { name: "cloud".into(), cursors, gaps, unsaved: 0, joined: Joined::default() });
@@ -132,7 +132,7 @@ mod tests {
             CursorRow { uplink: "cloud".into(), class: Class::Bulk as u8, epoch: 7, acked: 4, ranges: String::new() };
         let known = Contents { cursors: vec![row], ..Contents::default() };
         settle(&mut state, &known);
-        let acked = |state: &State| state.ledgers[0].cursors[3].as_ref().map(|cursor| cursor.acked.seq);
+        let acked = |state: &State| state.ledgers[0].cursors[Class::Bulk].as_ref().map(|cursor| cursor.acked.seq);
         assert_eq!(acked(&state), Some(7), "what is still owed is not passed");
         state.ledgers[0].gaps.clear();
         settle(&mut state, &known);

@@ -295,7 +295,7 @@ fn losses(writer: &Writer, stream: &Stream, missing: Vec<Span>) -> Vec<Loss> {
     let losses = missing.into_iter().map(|span| {
         let class = stream.class;
         tracing::error!(class = %class, first = span.first, last = span.last, "records cannot be read; a gap is declared");
-        writer.shared.stats.damaged[class as usize].add(span.len());
+        writer.shared.stats.damaged[class].add(span.len());
         let (from, to) = Neighbours::of(stream, span).times(&writer.shared.directory);
         Loss { span, reason: "damaged".into(), from, to }
     });

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::disk::chunk::TagRow;
 use crate::disk::meta::{CursorRow, Edit, OwedRow};
 use crate::disk::meter::MeterRow;
-use crate::model::number::{Class, Epoch, Seq};
+use crate::model::number::{Class, Epoch, PerClass, Seq};
 use crate::model::time::{Boot, Stamp};
 
 use super::cursor::{Cursor, Ends, Position, Span};
@@ -24,7 +24,7 @@ use super::{Ack, DictionaryTag, OwedGap};
 pub(super) struct Ledger {
     pub(super) name: String,
     /// By class; `None` where it has no such class.
-    pub(super) cursors: [Option<Cursor>; 4],
+    pub(super) cursors: PerClass<Option<Cursor>>,
     pub(super) gaps: Vec<Owing>,
     /// Records acknowledged since the cursors were last saved.
     pub(super) unsaved: u64,
@@ -61,7 +61,7 @@ pub(super) enum Next {
 pub(super) struct State {
     /// False until the directory could be opened.
     pub(super) opened: bool,
-    pub(super) streams: [Stream; 4],
+    pub(super) streams: PerClass<Stream>,
     pub(super) ledgers: Vec<Ledger>,
     pub(super) dictionary: HashMap<u32, Arc<DictionaryTag>>,
     pub(super) edits: Vec<Edit>,
@@ -82,7 +82,7 @@ impl State {
     pub(super) fn empty() -> Self {
         Self {
             opened: false,
-            streams: Class::ALL.map(Stream::new),
+            streams: PerClass::of(Stream::new),
             ledgers: Vec::new(),
             dictionary: HashMap::new(),
             edits: Vec::new(),
@@ -96,11 +96,11 @@ impl State {
     }
 
     pub(super) fn stream(&self, class: Class) -> &Stream {
-        &self.streams[class as usize]
+        &self.streams[class]
     }
 
     pub(super) fn stream_mut(&mut self, class: Class) -> &mut Stream {
-        &mut self.streams[class as usize]
+        &mut self.streams[class]
     }
 
     /// Numbers have no records and never will: remembered, and owed to every uplink that had not passed them.
@@ -111,7 +111,7 @@ impl State {
 
     /// Numbers have no records and never will: those that were not known to be lost or evicted are from now on.
     pub(super) fn remember(&mut self, class: Class, loss: &Loss) {
-        let stream = &mut self.streams[class as usize];
+        let stream = &mut self.streams[class];
         let mut span = loss.span;
         if let Some(life) = stream.life_mut(span.ordinal) {
             life.last = life.last.max(span.last);
@@ -129,17 +129,17 @@ impl State {
 
     /// Where in a span something begins that an uplink lacks.
     pub(super) fn begins(&self, class: Class, span: Span) -> Vec<u64> {
-        let cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class as usize].as_ref());
+        let cursors = self.ledgers.iter().filter_map(|ledger| ledger.cursors[class].as_ref());
         cursors.flat_map(|cursor| cursor.missing_of(span)).map(|missing| missing.first).collect()
     }
 
     /// Owes a gap record to every uplink that has not passed the numbers; how many numbers that were, at most. `begins`
     /// says, where an uplink stands inside them, when what it lacks was taken.
     pub(super) fn owe(&mut self, class: Class, loss: &Loss, begins: &[(u64, Stamp)]) -> u64 {
-        let stream = &self.streams[class as usize];
+        let stream = &self.streams[class];
         let mut owed = 0;
         for ledger in &mut self.ledgers {
-            let Some(cursor) = &ledger.cursors[class as usize] else { continue };
+            let Some(cursor) = &ledger.cursors[class] else { continue };
             let mine = ledger.gaps.iter().filter(|gap| gap.class == class);
             let missing = mine.fold(cursor.missing_of(loss.span), |missing, gap| gap.loss.span.take_out_of(missing));
             owed = owed.max(missing.iter().map(|span| span.len()).sum());
@@ -180,7 +180,7 @@ impl State {
         let Some(ledger) = self.ledgers.get_mut(uplink) else { return };
         let (class, span) = match ack {
             Ack::Records { stream: class, epoch, first, last } => {
-                let Some(ordinal) = self.streams[class as usize].ordinal_of(epoch.0) else { return };
+                let Some(ordinal) = self.streams[class].ordinal_of(epoch.0) else { return };
                 (class, Span { ordinal, first: first.0, last: last.0 })
             }
             Ack::Gap(id) => match ledger.gaps.iter().position(|gap| gap.id == id) {
@@ -195,11 +195,11 @@ impl State {
                 },
             },
         };
-        let Some(cursor) = &mut ledger.cursors[class as usize] else { return };
+        let Some(cursor) = &mut ledger.cursors[class] else { return };
         if cursor.mark(span) {
             ledger.unsaved += ack.count();
         }
-        cursor.advance(|ordinal| self.streams[class as usize].ended(ordinal));
+        cursor.advance(|ordinal| self.streams[class].ended(ordinal));
         // Records that were on their way when they were evicted may have arrived after all.
         let acked = cursor.acked;
         let edits = &mut self.edits;
@@ -219,9 +219,9 @@ impl State {
             self.acknowledge(uplink, ack);
             return Vec::new();
         };
-        let stream = &self.streams[class as usize];
+        let stream = &self.streams[class];
         let Some(ledger) = self.ledgers.get_mut(uplink) else { return Vec::new() };
-        let (Some(cursor), Some(ordinal)) = (&ledger.cursors[class as usize], stream.ordinal_of(epoch.0)) else {
+        let (Some(cursor), Some(ordinal)) = (&ledger.cursors[class], stream.ordinal_of(epoch.0)) else {
             return Vec::new();
         };
         let mine = ledger.gaps.iter().filter(|gap| gap.class == class);
@@ -246,7 +246,7 @@ impl State {
     pub(super) fn oldest(&self, uplink: usize) -> Option<Stamp> {
         let ledger = self.ledgers.get(uplink)?;
         let gaps = ledger.gaps.iter().filter_map(|gap| gap.loss.from);
-        let records = Class::ALL.into_iter().zip(&ledger.cursors).filter_map(|(class, cursor)| {
+        let records = ledger.cursors.iter().filter_map(|(class, cursor)| {
             let stream = self.stream(class);
             let cursor = cursor.as_ref().filter(|cursor| cursor.acked < stream.end())?;
             stream.taken_at(cursor.acked.next())
@@ -256,7 +256,7 @@ impl State {
 
     /// The oldest boot of which there are records here, or of which a gap record tells.
     pub(super) fn oldest_boot(&self) -> Option<Boot> {
-        let held = self.streams.iter().flat_map(|stream| &stream.chunks).map(|held| held.times.first);
+        let held = self.streams.values().flat_map(|stream| &stream.chunks).map(|held| held.times.first);
         let gaps = self.ledgers.iter().flat_map(|ledger| &ledger.gaps).flat_map(|gap| [gap.loss.from, gap.loss.to]);
         held.chain(gaps.flatten()).map(|at| at.boot).filter(|boot| *boot != Boot(0)).min()
     }
@@ -296,13 +296,13 @@ impl State {
     /// How far the streams have come that an uplink is sent.
     pub(super) fn ends(&self, uplink: usize) -> Ends {
         let Some(ledger) = self.ledgers.get(uplink) else { return Ends::default() };
-        let sent = Class::ALL.into_iter().filter(|class| ledger.cursors[*class as usize].is_some());
+        let sent = Class::ALL.into_iter().filter(|class| ledger.cursors[*class].is_some());
         Ends(sent.map(|class| (class, self.stream(class).end())).collect())
     }
 
     /// Is anything not acknowledged that was there then?
     pub(super) fn is_behind(&self, uplink: usize, ends: &Ends) -> bool {
-        let acked = |class: Class| Some(self.ledgers.get(uplink)?.cursors[class as usize].as_ref()?.acked);
+        let acked = |class: Class| Some(self.ledgers.get(uplink)?.cursors[class].as_ref()?.acked);
         ends.0.iter().any(|(class, end)| acked(*class).is_some_and(|acked| acked < *end))
     }
 
@@ -314,7 +314,7 @@ impl State {
     /// Those of one class.
     pub(super) fn backlog_of(&self, uplink: usize, class: Class) -> u64 {
         let Some(ledger) = self.ledgers.get(uplink) else { return 0 };
-        let Some(cursor) = &ledger.cursors[class as usize] else { return 0 };
+        let Some(cursor) = &ledger.cursors[class] else { return 0 };
         let acked = cursor.acked;
         let ahead = self.stream(class).epochs.iter().filter(|life| life.ordinal >= acked.ordinal);
         let owed: u64 =
@@ -328,7 +328,7 @@ impl State {
     /// The rows that save an uplink's cursors.
     pub(super) fn cursor_rows(&self, ledger: &Ledger) -> Vec<Edit> {
         let mut rows = Vec::new();
-        for (class, cursor) in Class::ALL.into_iter().zip(&ledger.cursors) {
+        for (class, cursor) in ledger.cursors.iter() {
             let stream = self.stream(class);
             let Some(cursor) = cursor else { continue };
             let Some(life) = stream.life(cursor.acked.ordinal) else { continue };

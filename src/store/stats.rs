@@ -1,12 +1,13 @@
 //! What the store counts.
 
+use crate::model::number::PerClass;
 use crate::model::stats::{Counter, Gauge, Histogram};
 
-/// Counters and gauges of a store; by class where the name says so (`Class as usize`).
+/// Counters and gauges of a store.
 #[derive(Debug, Default)]
 pub struct StoreStats {
     /// Records committed, by class.
-    pub stored: [Counter; 4],
+    pub stored: PerClass<Counter>,
     /// Segments committed.
     pub segments: Counter,
     /// Commits: of groups of records.
@@ -25,13 +26,13 @@ pub struct StoreStats {
     /// Duration of the longest commit, ms.
     pub commit_ms_max: Gauge,
     /// Records evicted before everybody had them, by class.
-    pub evicted: [Counter; 4],
+    pub evicted: PerClass<Counter>,
     /// Chunk files evicted, acknowledged ones included.
     pub chunks_evicted: Counter,
     /// Records that found no place while the store could not commit, by class.
-    pub spilled: [Counter; 4],
+    pub spilled: PerClass<Counter>,
     /// Records lost to damage, by class.
-    pub damaged: [Counter; 4],
+    pub damaged: PerClass<Counter>,
     /// Files set aside.
     pub damaged_files: Counter,
     /// Samples of tags the plan does not have (a fault of ours).

@@ -34,10 +34,21 @@ pub struct Surveyed {
     pub sample: Vec<Owed>,
 }
 
+/// A class of which nothing is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absent {
+    /// Which.
+    pub stream: Class,
+    /// There were records of it, and all of them are gone.
+    pub is_gone: bool,
+}
+
 /// All of it.
 pub struct Survey {
     /// Classes that have records.
     pub streams: Vec<Surveyed>,
+    /// The others.
+    pub absent: Vec<Absent>,
     /// Works out times of the records.
     pub clock: Clock,
     /// What the uplinks counted on the wire.
@@ -48,11 +59,15 @@ pub struct Survey {
 /// segments.
 pub fn survey(dir: &Path) -> Result<Survey, LookError> {
     let mut pages = Pages::open(dir)?;
-    let mut streams = Vec::new();
+    let (mut streams, mut absent) = (Vec::new(), Vec::new());
     for class in Class::ALL {
         let stream = pages.stream(class);
         let held = &stream.chunks;
-        let Some(times) = held.iter().map(|held| held.times).reduce(Times::and) else { continue };
+        let Some(times) = held.iter().map(|held| held.times).reduce(Times::and) else {
+            let is_gone = stream.epochs.iter().any(|life| life.last > 0 || life.previous.is_some());
+            absent.push(Absent { stream: class, is_gone });
+            continue;
+        };
         let records = held.iter().map(|held| held.span.len()).sum();
         let has_previous = |span: Span| stream.life(span.ordinal).is_some_and(|life| life.previous.is_some());
         let is_cut = held.first().is_some_and(|held| held.span.first > 1 || has_previous(held.span));
@@ -61,7 +76,8 @@ pub fn survey(dir: &Path) -> Result<Survey, LookError> {
         streams.push(Surveyed { stream: class, records, from_ms, to_ms, is_cut, sample });
     }
     streams.sort_by_key(|seen| seen.stream);
-    Ok(Survey { streams, clock: pages.clock().clone(), meters: pages.now.contents.meters.clone() })
+    absent.sort_by_key(|class| class.stream);
+    Ok(Survey { streams, absent, clock: pages.clock().clone(), meters: pages.now.contents.meters.clone() })
 }
 
 /// The newest records of the newest epoch.

@@ -17,6 +17,7 @@ use crate::disk::fault::Fault;
 use crate::disk::marks::{Mark, Marks};
 use crate::disk::meta::{Behind, Edit, FixRow, Meta};
 use crate::flow::clock::{Fix, Seen};
+use crate::model::number::PerClass;
 
 use super::boot::Opened;
 use super::open::Disk;
@@ -201,7 +202,7 @@ impl Writer {
     }
 
     /// Writes the marks, and with them the cursors.
-    pub(super) fn save_marks(&mut self, disk: &mut Disk, marks: &[Mark; 4]) -> Result<(), Fault> {
+    pub(super) fn save_marks(&mut self, disk: &mut Disk, marks: &PerClass<Mark>) -> Result<(), Fault> {
         let uplinks = {
             let mut state = self.shared.state();
             for ledger in &mut state.ledgers {
@@ -212,7 +213,8 @@ impl Writer {
         };
         self.marks_saved = Instant::now();
         let mut marks = *marks;
-        for (mark, given_up) in marks.iter_mut().zip(self.given_up) {
+        for (class, mark) in marks.iter_mut() {
+            let given_up = self.given_up[class];
             (mark.last, mark.given_up) = (mark.last + given_up, given_up);
         }
         match disk.marks.write(&marks, &uplinks) {
@@ -238,7 +240,7 @@ impl Writer {
             for ledger in &state.ledgers {
                 edits.extend(state.cursor_rows(ledger));
             }
-            for stream in &state.streams {
+            for stream in state.streams.values() {
                 edits.extend(stream.newest().map(|life| Edit::PutEpoch(stream.epoch_row(life))));
             }
         }

@@ -66,7 +66,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<Verd
     }
     read_tail(&before, &tail, &mut seen, &mut verdict);
     if let Found::Marks(marks) | Found::Copied(marks) = marks {
-        for (class, mark) in Class::ALL.into_iter().zip(marks) {
+        for (class, &mark) in marks.iter() {
             if mark.epoch != 0 {
                 seen.ends(class, mark.epoch, mark.last);
                 verdict.given_up.extend(seen.give_up(class, mark));

@@ -15,7 +15,7 @@ use crate::disk::fault::Fault;
 use crate::flow::clock::{Clock, Fix};
 use crate::flow::hub::{Durable, DurableEnd, Lost};
 use crate::flow::notice::{Notice, Notices, Phase};
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 use crate::model::time::Stamp;
 
 use super::age::Ages;
@@ -59,11 +59,11 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     pub(super) notices: Notices,
     pub(super) disk: Option<Disk>,
-    pub(super) pending: [Vec<Pending>; 4],
-    pub(super) pending_bytes: [usize; 4],
-    pub(super) groups: [Option<Group>; 4],
+    pub(super) pending: PerClass<Vec<Pending>>,
+    pub(super) pending_bytes: PerClass<usize>,
+    pub(super) groups: PerClass<Option<Group>>,
     /// Tags that stand in a chunk of this run, by class.
-    pub(super) tags_used: [HashSet<u32>; 4],
+    pub(super) tags_used: PerClass<HashSet<u32>>,
     /// When a tail was last made, or tried.
     pub(super) tail_tried: Option<Instant>,
     /// When the tail is to be merged, and since when there is something in it.
@@ -72,9 +72,9 @@ pub(super) struct Writer {
     pub(super) merge_failed: Option<Instant>,
     pub(super) ages: Ages,
     pub(super) wear: Wear,
-    pub(super) lost: [Option<Lost>; 4],
+    pub(super) lost: PerClass<Option<Lost>>,
     /// Records that were given up at the end: their numbers are used.
-    pub(super) given_up: [u64; 4],
+    pub(super) given_up: PerClass<u64>,
     failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
@@ -82,7 +82,7 @@ pub(super) struct Writer {
     pub(super) commit_at: Option<Instant>,
     pub(super) urgent_at: Option<Instant>,
     /// By class: somebody waits for the number of a record.
-    pub(super) awaited: [bool; 4],
+    pub(super) awaited: PerClass<bool>,
     /// Cursors in the marks, and in `meta.db`.
     pub(super) marks_saved: Instant,
     pub(super) cursors_saved: Instant,
@@ -105,8 +105,8 @@ impl Writer {
             notices,
             disk: None,
             pending: Default::default(),
-            pending_bytes: [0; 4],
-            groups: [const { None }; 4],
+            pending_bytes: PerClass::default(),
+            groups: PerClass::default(),
             tags_used: Default::default(),
             tail_tried: None,
             merge_at: None,
@@ -114,14 +114,14 @@ impl Writer {
             merge_failed: None,
             ages: Ages::default(),
             wear: Wear::default(),
-            lost: [None; 4],
-            given_up: [0; 4],
+            lost: PerClass::default(),
+            given_up: PerClass::default(),
             failed: false,
             openings: 0,
             evicting: room::Evicting::default(),
             commit_at: None,
             urgent_at: None,
-            awaited: [false; 4],
+            awaited: PerClass::default(),
             marks_saved: Instant::now(),
             cursors_saved: Instant::now(),
             cursors_moved: false,
@@ -163,7 +163,7 @@ impl Writer {
             marks: opened.marks,
             next_chunk: opened.next_chunk,
             tail: opened.tail,
-            open: [const { None }; 4],
+            open: PerClass::default(),
             closed: HashSet::new(),
             salvaged: None,
             salvage_failed: false,
@@ -227,14 +227,14 @@ impl Writer {
     }
 
     fn is_full(&self) -> bool {
-        self.pending.iter().map(Vec::len).sum::<usize>() >= PENDING_RECORDS_MAX
-            || self.pending_bytes.iter().sum::<usize>() >= PENDING_BYTES_MAX
+        self.pending.values().map(Vec::len).sum::<usize>() >= PENDING_RECORDS_MAX
+            || self.pending_bytes.values().sum::<usize>() >= PENDING_BYTES_MAX
     }
 
     fn is_empty(&self) -> bool {
-        self.pending.iter().all(Vec::is_empty)
-            && self.groups.iter().all(Option::is_none)
-            && self.lost.iter().all(Option::is_none)
+        self.pending.values().all(Vec::is_empty)
+            && self.groups.values().all(Option::is_none)
+            && self.lost.values().all(Option::is_none)
     }
 
     fn wake_at(&self) -> Instant {
@@ -255,8 +255,8 @@ impl Writer {
                         continue;
                     };
                     urgent |= URGENT_CLASSES.contains(&class);
-                    self.pending_bytes[class as usize] += RECORD_BYTES;
-                    self.pending[class as usize].push(Pending::Sample(sample));
+                    self.pending_bytes[class] += RECORD_BYTES;
+                    self.pending[class].push(Pending::Sample(sample));
                 }
             }
             Durable::Event(event) => urgent = self.hold(event.class, Pending::Event(event)),
@@ -265,11 +265,11 @@ impl Writer {
         if self.failed {
             return; // the time of the next attempt stands
         }
-        let large = |class: usize| {
+        let large = |class| {
             let records = self.pending[class].len();
             records >= GROUP_RECORDS || self.pending_bytes[class] >= GROUP_BYTES + records * RECORD_BYTES
         };
-        let at = if (0..4).any(large) { now } else { now + self.opening.commit_interval };
+        let at = if Class::ALL.into_iter().any(large) { now } else { now + self.opening.commit_interval };
         self.commit_at = Some(self.commit_at.map_or(at, |before| before.min(at)));
         if urgent && self.urgent_at.is_none() {
             self.urgent_at = Some(now + URGENT);
@@ -279,7 +279,7 @@ impl Writer {
     /// Does what is due.
     fn work(&mut self, records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
         let now = Instant::now();
-        let waiting: usize = self.pending.iter().map(Vec::len).sum();
+        let waiting: usize = self.pending.values().map(Vec::len).sum();
         self.shared.stats.uncommitted.set(waiting as u64);
         if self.commit_at.is_some_and(|at| at <= now) {
             self.commit_due(&Class::ALL, records, control);
@@ -310,12 +310,12 @@ impl Writer {
         let mut lost = std::mem::take(&mut self.lost);
         let outcome = self.commit(classes, &mut lost);
         self.lost = lost;
-        self.awaited = [false; 4]; // those of a class that failed come with its next attempt
+        self.awaited = PerClass::default(); // those of a class that failed come with its next attempt
         match outcome {
             Ok(()) => {
                 if classes.len() == Class::ALL.len() {
                     // After a failure there is more behind the group that was written again.
-                    let more = !self.pending.iter().all(Vec::is_empty);
+                    let more = !self.pending.values().all(Vec::is_empty);
                     (self.commit_at, self.urgent_at) = (more.then(Instant::now), None);
                 }
                 self.recover();

@@ -8,14 +8,9 @@ use std::sync::Arc;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::time::Wall;
 use crate::road::Files;
-use crate::road::renewal::{Ending, Holds};
+use crate::road::renewal::{EXPIRING, Ending, Holds, UNUSABLE};
 
 use super::stats::UplinkStats;
-
-/// A certificate of ours or a CA ends soon; told again each day.
-const EXPIRING: &str = "certificate_expiring";
-/// The files on disk cannot be used; the last good ones are.
-const UNUSABLE: &str = "certificate_unusable";
 
 /// Whether a fault of the files is told here, or ends the uplink and is told as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! (3.1.1 agrees to nothing: everything at its widest) and in how an acknowledgement may say no.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use super::ended::{self, Ended};
 use super::incoming;
 use super::window::Answer;
 use crate::config::plan::ReceiveQos;
+use crate::model::lock::Hold as _;
 use crate::model::message::Properties;
 
 /// A ping is sent this often to a broker that asks for none (Server Keep Alive 0): rumqttc would ping without a pause.
@@ -204,7 +205,7 @@ impl Client {
     /// CONNACK has come.
     pub(super) fn agree(&self, agreed: &Agreed) {
         if let Self::V5(_, aliases) = self {
-            aliases.lock().unwrap_or_else(PoisonError::into_inner).offer(agreed.alias_max);
+            aliases.hold().offer(agreed.alias_max);
         }
     }
 
@@ -235,7 +236,7 @@ impl Client {
                 // what is retained is sent once in a while: an alias would be taken from a topic that needs it
                 let alias = match retained {
                     Retained::Yes => Alias::None,
-                    Retained::No => aliases.lock().unwrap_or_else(PoisonError::into_inner).of(&topic),
+                    Retained::No => aliases.hold().of(&topic),
                 };
                 let mut properties = v5::mqttbytes::v5::PublishProperties {
                     payload_format_indicator: extras.payload_format,

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::plan::{Delivery, UplinkPlan};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
-use crate::model::time::Stamp;
+use crate::model::time::{Stamp, millis};
 use crate::store::Ack;
 
 use super::BACKLOG_EVERY;
@@ -316,7 +316,7 @@ impl<S: Source> Session<'_, S> {
         progress.agreed = agreed;
         self.stats.accepted();
         self.routing.stands();
-        let elapsed_ms = self.lost_since.take().map(|since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
+        let elapsed_ms = self.lost_since.take().map(|since| millis(since.elapsed()));
         tracing::info!(uplink = self.plan.name, elapsed_ms, "uplink connected");
     }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::config::plan::Delivery;
-use crate::model::number::Class;
+use crate::model::number::{Class, PerClass};
 
 use super::pack::Message;
 use super::source::Lane;
@@ -20,7 +20,7 @@ pub(super) const WAITING_MAX: usize = 64;
 
 /// Of one session.
 pub(super) struct Lanes {
-    waiting: [[VecDeque<Message>; 4]; 2],
+    waiting: [PerClass<VecDeque<Message>>; 2],
     delivery: Delivery,
     sent: [u64; 2],
     /// The lane of what was pulled last.
@@ -38,12 +38,12 @@ impl Lanes {
     }
 
     pub(super) fn push(&mut self, message: Message) {
-        self.waiting[self.lane(message.lane)][message.class as usize].push_back(message);
+        self.waiting[self.lane(message.lane)][message.class].push_back(message);
     }
 
     /// It comes first again.
     pub(super) fn push_back(&mut self, message: Message) {
-        self.waiting[self.lane(message.lane)][message.class as usize].push_front(message);
+        self.waiting[self.lane(message.lane)][message.class].push_front(message);
     }
 
     /// In strict order: is the next pull of another lane than the one before?
@@ -52,16 +52,16 @@ impl Lanes {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.waiting.iter().flatten().map(VecDeque::len).sum()
+        self.waiting.iter().flat_map(PerClass::values).map(VecDeque::len).sum()
     }
 
     /// Bytes of all of them.
     pub(super) fn bytes(&self) -> usize {
-        self.waiting.iter().flatten().flatten().map(Message::bytes).sum()
+        self.waiting.iter().flat_map(PerClass::values).flatten().map(Message::bytes).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.iter().flatten().all(VecDeque::is_empty)
+        self.waiting.iter().flat_map(PerClass::values).all(VecDeque::is_empty)
     }
 
     pub(super) fn clear(&mut self) {
@@ -71,7 +71,7 @@ impl Lanes {
     /// The most urgent class that waits in a lane.
     pub(super) fn first(&self, lane: Lane) -> Option<Class> {
         let queues = &self.waiting[self.lane(lane)];
-        Class::ALL.into_iter().find(|class| !queues[*class as usize].is_empty())
+        Class::ALL.into_iter().find(|class| !queues[*class].is_empty())
     }
 
     /// The lanes in the order in which they are to be asked for a message.
@@ -86,7 +86,7 @@ impl Lanes {
     /// The next message of this lane and class.
     pub(super) fn pop(&mut self, lane: Lane, class: Class) -> Option<Message> {
         let lane_at = if self.delivery == Delivery::Strict && lane == Lane::Live { return None } else { lane as usize };
-        self.waiting[lane_at][class as usize].pop_front()
+        self.waiting[lane_at][class].pop_front()
     }
 
     /// It was sent.

@@ -8,12 +8,13 @@
 //! `Outgoing::Publish(id)` moves the head of the FIFO under its id, `PubAck(id)` acknowledges it to the store. On any
 //! error the event loop is thrown away with all it holds, and the source is rewound to the first unacknowledged record.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::model::lock::Hold as _;
 use crate::store::{Ack, Lane};
 
 use super::answer;
@@ -302,7 +303,7 @@ impl Line {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 }
 

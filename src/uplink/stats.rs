@@ -1,7 +1,7 @@
 //! What one uplink counts; read by anyone, written by the uplink alone.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::plan::Budget;
 use crate::flow::clock::Clock;
+use crate::model::lock::Hold as _;
 use crate::model::stats::{Counter, Gauge};
 use crate::model::time::Stamp;
 use crate::road::meter::Meter;
@@ -144,7 +145,7 @@ impl UplinkStats {
 
     /// How long it has stood there; `None` before it began.
     pub fn standing_for(&self) -> Option<Duration> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+        self.since.hold().map(|since| since.elapsed())
     }
 
     /// Bytes sent, TLS included.
@@ -189,7 +190,7 @@ impl UplinkStats {
 
     pub(super) fn state(&self, phase: UplinkState) {
         let before = self.phase.swap(phase as u8, Ordering::Relaxed);
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.since.hold();
         if before != phase as u8 || since.is_none() {
             *since = Some(Instant::now());
         }
@@ -211,7 +212,7 @@ impl UplinkStats {
 
     /// How long the backlog will last at the present rate; `None` when it does not become smaller.
     pub fn drain_estimate(&self) -> Option<Duration> {
-        self.drain.lock().unwrap_or_else(PoisonError::into_inner).left()
+        self.drain.hold().left()
     }
 
     /// What the source owes now, and since when.
@@ -219,7 +220,7 @@ impl UplinkStats {
         self.backlog.set(backlog);
         let age = oldest.map_or(0, |at| clock.wall_now().unix_ms - clock.wall(at).unix_ms);
         self.backlog_age_s.set(u64::try_from(age / 1000).unwrap_or(0));
-        self.drain.lock().unwrap_or_else(PoisonError::into_inner).note(backlog, Instant::now());
+        self.drain.hold().note(backlog, Instant::now());
     }
 
     pub(super) fn acknowledged_at(&self, at: Stamp, count: u64) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::number::{Class, Number};
+use crate::model::number::{Class, Number, PerClass};
 use crate::model::time::Stamp;
 use crate::store::{Ack, Item};
 
@@ -34,13 +34,13 @@ pub(super) struct Run {
 /// By class. Of one round; what was not declared in it comes again with the next.
 #[derive(Debug, Default)]
 pub(super) struct Declarations {
-    runs: [Option<Run>; 4],
+    runs: PerClass<Option<Run>>,
 }
 
 impl Declarations {
     /// One more; the run that it ends.
     fn add(&mut self, number: Number, at: Stamp, now: Instant) -> Option<Run> {
-        let run = &mut self.runs[number.stream as usize];
+        let run = &mut self.runs[number.stream];
         if let Some(Run { ack: Ack::Records { epoch, last, .. }, to, .. }) = run
             && *epoch == number.epoch
             && last.0 + 1 == number.seq.0
@@ -52,18 +52,18 @@ impl Declarations {
     }
 
     /// Something else of this class comes between; the run that it ends.
-    const fn ends(&mut self, class: Class) -> Option<Run> {
-        self.runs[class as usize].take()
+    fn ends(&mut self, class: Class) -> Option<Run> {
+        self.runs[class].take()
     }
 
     /// When one of them has waited long enough.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.runs.iter().flatten().map(|run| run.begun + DECLARE_AFTER).min()
+        self.runs.values().flatten().map(|run| run.begun + DECLARE_AFTER).min()
     }
 
     /// All of them.
     pub(super) fn all(&mut self) -> Vec<Run> {
-        std::mem::take(&mut self.runs).into_iter().flatten().collect()
+        std::mem::take(&mut self.runs).into_values().flatten().collect()
     }
 
     /// They come again.

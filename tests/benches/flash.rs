@@ -31,7 +31,7 @@ use ironbridge::disk::marks::{Mark, Marks};
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::hub::hub;
 use ironbridge::flow::notice::notices;
-use ironbridge::model::number::Class;
+use ironbridge::model::number::{Class, PerClass};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::sample::{Batch, Sample};
 use ironbridge::model::tag::{DataType, DeviceIx, TagIx};
@@ -299,7 +299,7 @@ async fn store(dir: &Path, minutes: u64, interval: u64, uplinks: usize) -> Cost 
 }
 
 async fn committed(store: &StoreHandle, samples: u64) {
-    while store.stats().stored[Class::Telemetry as usize].get() < samples {
+    while store.stats().stored[Class::Telemetry].get() < samples {
         tokio::time::sleep(Duration::from_micros(300)).await;
     }
 }
@@ -335,7 +335,7 @@ fn segments(dir: &Path, minutes: u64) -> Cost {
         let body = (0..2600).map(|_| random.random()).collect();
         let row = SegmentRow { first, last, boot: 1, earliest: 0, latest: 1, raw: 5000, crc: 0, body };
         chunk.append(&[], &[row]).expect("committed");
-        marks.write(&[Mark { epoch: 7, last, given_up: 0 }; 4], &[]).expect("written");
+        marks.write(&PerClass::of(|_| Mark { epoch: 7, last, given_up: 0 }), &[]).expect("written");
     }
     chunk.finish();
     let samples = minutes * 60 * per_commit;

@@ -268,6 +268,37 @@ async fn a_file_that_cannot_be_opened_at_first_is_taken_in_when_it_can_sessions_
 }
 
 #[tokio::test]
+async fn a_file_that_is_found_damaged_at_a_late_opening_is_told_of_as_at_start() {
+    for late in [false, true] {
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        let path = dir.path().join("broker.db");
+        let spoil = || std::fs::write(&path, [0xA5; 8192]).expect("written");
+        if late {
+            std::fs::create_dir(&path).expect("something in the way");
+        } else {
+            spoil();
+        }
+        let mut broker = Running::at(Setup::default(), Arc::clone(&dir)).await;
+        if late {
+            std::fs::remove_dir(&path).expect("out of the way");
+            spoil();
+        }
+        let told = async {
+            loop {
+                let told = broker.notices.recv().await.expect("a notice");
+                if told.event == "broker_retained_damaged" {
+                    return told;
+                }
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, told).await.expect("in time");
+        assert!(told.detail.contains("broker.db.damaged"), "{told:?}");
+        assert!(dir.path().join("broker.db.damaged").exists());
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn while_a_file_cannot_be_read_no_session_in_it_is_begun_anew_nor_taken_by_somebody_else() {
     let acl =
         AclPlan { user: "*".to_owned(), read: vec!["#".to_owned()], write: vec!["#".to_owned()], operate: vec![] };

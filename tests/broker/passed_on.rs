@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use ironbridge::config::plan::BrokerLimits;
 use ironbridge::flow::clock::{Clock, FakeTime};
-use ironbridge::flow::forward::{Letter, Wish};
+use ironbridge::flow::forward::{ForwardEntry, Letter, Route, Wish};
+use ironbridge::flow::hub::hub;
+use ironbridge::model::mapping::Mapping;
 use ironbridge::model::message::{ClientMessage, Kept, Properties};
+use ironbridge::model::number::Class;
 use ironbridge::model::time::{Boot, Stamp};
 use rumqttc::v5::mqttbytes::v5;
 
@@ -117,6 +120,37 @@ async fn what_is_retained_elsewhere_does_not_take_the_place_of_what_a_client_has
     for payload in ["from there", "new", "from there"] {
         assert_eq!(late.message().await.payload, payload);
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_has_cleared_here_is_not_brought_back_by_what_was_retained_elsewhere_before() {
+    let (lane, _, _end) = hub(Vec::new());
+    let route = Route { mapping: Mapping::plain("keep/#"), class: Class::Bulk, lane: 0, bridge: None, kept: Kept::Yes };
+    let broker = Running::with(Setup { forward: ForwardEntry::new(vec![route], vec![lane]), ..Setup::default() }).await;
+    let mut client = broker.v5("c").await;
+    let leave = |topic: &str, payload: &str| v5::Publish { retain: true, ..message(topic, 0, payload) };
+    for topic in ["keep/1", "keep/2", "keep/3"] {
+        client.send(v5::Packet::Publish(leave(topic, "of before"))).await;
+    }
+    client.ping().await;
+    let begun = broker.publisher.retained_version();
+    for topic in ["keep/1", "keep/2"] {
+        client.send(v5::Packet::Publish(leave(topic, ""))).await;
+    }
+    client.ping().await;
+    for (topic, newest) in [("keep/1", Some(begun)), ("keep/2", None), ("keep/3", Some(begun))] {
+        let mut letter = letter(topic, "from there");
+        (letter.wish, letter.from) = (Wish::Nothing, Some("far".into()));
+        drop(broker.publisher.pass_on(letter, newest).expect("a topic for clients"));
+    }
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter("keep/#", 0), None).await;
+    for topic in ["keep/2", "keep/3"] {
+        let seen = late.message().await;
+        assert_eq!((&seen.topic[..], &seen.payload[..]), (topic.as_bytes(), &b"from there"[..]));
+    }
+    late.ping().await;
     broker.stop().await;
 }
 

@@ -60,6 +60,7 @@ fn check(text: &str, set: impl FnOnce(&mut Args)) -> (String, Result<(), Failed>
         tags: false,
         json: false,
         against_running: false,
+        strict: false,
         socket: None,
         live: false,
         bus: Vec::new(),
@@ -101,6 +102,32 @@ fn samples_and_bytes_lie_between_quiet_and_busy() {
     let sample = bytes / (2.0 * 86_400.0);
     assert!((261.0..400.0).contains(&sample), "{sample}");
     assert!(report["flash_bytes_per_day"]["most"].as_f64() > report["flash_bytes_per_day"]["least"].as_f64());
+}
+
+#[test]
+fn warnings_are_counted_in_the_last_line_and_fail_only_a_strict_check() {
+    let last = |text: &str| text.trim_end().lines().last().unwrap_or_default().to_owned();
+    let (text, ended) = check(LINE, |args| args.strict = true);
+    assert!(ended.is_ok() && last(&text) == "valid, no warnings", "{text}");
+    assert_eq!(json(LINE)["warnings"], Value::Array(Vec::new()));
+    let warned = LINE.replacen(
+        "classes = [\"telemetry\"]",
+        "classes = [\"telemetry\"]\nca_file = \"/nowhere/ca.pem\"\nbudget = [\"64KiB/day\"]",
+        1,
+    );
+    let warned = warned.replace("mqtt://", "mqtts://");
+    let (text, ended) = check(&warned, |_| {});
+    assert!(ended.is_ok(), "the configuration is right");
+    let lines = text.lines().filter(|line| line.trim_start().starts_with("! ")).count();
+    assert_eq!(lines, 2, "{text}");
+    assert!(last(&text).starts_with("valid, 2 warnings"), "{text}");
+    let (strict, ended) = check(&warned, |args| args.strict = true);
+    assert_eq!((last(&strict), ended.map_err(|failed| failed.code())), (last(&text), Err(1)));
+    let json = json(&warned);
+    assert_eq!(json["ok"], true);
+    let warnings = json["warnings"].as_array().expect("a list");
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings.iter().all(|one| one["about"] == "uplink cloud" && one["message"].is_string()), "{json}");
 }
 
 #[test]

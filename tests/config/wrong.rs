@@ -294,12 +294,114 @@ fn all_syntax_errors_have_their_place() {
         "",
         &[
             ("[gateway]\nname = «box", "", "this is not TOML"),
-            ("[gateway]\nname = \"a\"\n«name = \"b\"", "", "duplicate key"),
+            ("[gateway]\nname = \"a\"\n«name = \"b\"", "", "`name` is set twice in this table"),
         ],
     );
     let problems = problems("a = \nb = \"x\n[gateway\n");
     assert!(problems.count() >= 2, "{problems}");
     assert!(problems.iter().all(|problem| problem.place.is_some()));
+}
+
+#[test]
+fn what_is_no_toml_is_told_in_words_that_say_what_to_write() {
+    assert_refused(
+        "",
+        &[
+            ("[gateway]\nname = «box", "", "a text stands in quotes"),
+            ("[gateway]\nname = «“box”", "", "write straight ones"),
+            ("[gateway]\nname = \"box«", "", "the closing \" is missing"),
+            ("[gateway]\nname«: box", "", "stands =, not a colon"),
+            ("[gateway]\nname «box", "", "here is no = behind `name`"),
+            ("[gateway]\nname = «", "", "`name` has no value"),
+            ("[gateway]\nrollback = «True", "", "true or false, in small letters"),
+            ("[gateway]\ndata_dir = \"C:\\«data\"", "", "write the text between '…'"),
+            ("[gateway]\nname«\u{a0}= \"box\"", "", "no-break space"),
+            ("[gateway]\n«; name", "", "a comment begins with #"),
+            ("[gateway]\n«// name", "", "a comment begins with #"),
+            ("[gateway]«]\nname = \"box\"", "", "as many ] as ["),
+            ("[[bus]«\nname = \"b\"", "", "as many ] as ["),
+            ("«{ \"gateway\": 1 }", "", "looks like JSON"),
+            ("[gateway]\r«name = \"box\"\r", "", "a carriage return alone"),
+            ("[broker]\nmax_connections = «01", "", "does not begin with 0"),
+            ("[[device]]\n[[device.tag]]\nscale = 0«,1", "", "with a point: 0.5, not 0,5"),
+            ("[[device]]\n[[device.tag]]\nscale = «.1", "", "begins with a digit"),
+            ("[[bus]]\nendpoint = 10.0«.0.1", "", "such as an address, stands in quotes"),
+        ],
+    );
+}
+
+#[test]
+fn what_stands_before_its_list_or_in_the_wrong_brackets_is_told_where_it_belongs() {
+    let (tag, device) = ("[[device.tag]]\nname = \"t\"\n", "[[device]]\nname = \"d\"\n");
+    let told = |text: &str| {
+        let problems = problems(text);
+        let first = problems.iter().next().expect("a problem").clone();
+        (first.message, first.place.map(|place| place.line), first.also.map(|place| place.line), problems.count())
+    };
+    let (message, line, also, count) = told(&format!("{tag}{device}"));
+    assert!(message.contains("[[device.tag]] stands before any [[device]]: put it below"), "{message}");
+    assert_eq!((line, also, count), (Some(1), Some(3), 1));
+    let (message, line, ..) = told(&format!("\n{tag}"));
+    assert!(message.contains("this stands before any [[device]]: put it below"), "{message}");
+    assert_eq!(line, Some(2));
+    let (message, line, also, _) = told("[device]\nname = \"d\"\n[device]\nname = \"e\"\n");
+    assert!(message.contains("device is a list, write [[device]] for each"), "{message}");
+    assert_eq!((line, also), (Some(3), Some(1)));
+    let (message, ..) = told("[device]\nname = \"d\"\n[[device]]\nname = \"e\"\n");
+    assert!(message.contains("device is a list, write [[device]] for each"), "{message}");
+    let two = format!("{device}{tag}{device}[device.tag]\nname = \"t\"\n[[device.tag]]\nname = \"u\"\n");
+    let (message, line, also, _) = told(&two);
+    assert!(message.contains("device.tag is a list"), "{message}");
+    assert_eq!((line, also), (Some(9), Some(7)), "the one in the same device");
+    let (message, line, also, _) = told("[broker]\n[gateway]\nname = \"g\"\n[broker]\nmax_sessions = 1\n");
+    assert!(message.contains("[broker] stands here a second time: put all its keys below the first one"), "{message}");
+    assert_eq!((line, also), (Some(4), Some(1)));
+    let (message, line, also, _) = told("[gateway]\nname = \"g\"\ntopic = \"{tag}\"\nname = \"h\"\n");
+    assert!(message.contains("`name` is set twice in this table"), "{message}");
+    assert_eq!((line, also), (Some(4), Some(2)));
+    let (message, ..) = told("[[gateway]]\nname = \"g\"\n");
+    assert!(message.contains("write [gateway], it is there once"), "{message}");
+    let (message, ..) = told("[[tag]]\nname = \"g\"\n");
+    assert!(message.contains("it is [[device.tag]]"), "{message}");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told_how_it_is_written() {
+    let uplink = |key: &str| {
+        let problems = problems(&format!("{UPLINK}{key}\n"));
+        let told = |one: &config::Problem| format!("{} | {}", one.message, one.allowed.clone().unwrap_or_default());
+        problems.iter().map(told).collect::<Vec<_>>().join("\n")
+    };
+    for (key, words) in [
+        ("budget = \"5 GB\"", &["put it in [ ]", "[\"200MiB/month\", \"20MiB/day\"]", "write \"5 GB/month\""][..]),
+        ("budget = 5000", &["a list of texts, found a whole number", "[\"200MiB/month\", \"20MiB/day\"]"]),
+        ("budget = [5000]", &["put it in quotes", "200MiB/month"]),
+        ("budget = [\"5 GB\"]", &["does not say for how long: write \"5 GB/month\""]),
+        ("budget = [\"5GB/year\"]", &["behind / stands day or month"]),
+        ("budget = [\"5G/month\"]", &["before / stands a number with B, KiB"]),
+        ("max_rate = 32", &["put it in quotes", "\"32KiB/s\""]),
+        ("max_rate = \"32KiB\"", &["write \"32KiB/s\""]),
+        ("reserve = 20", &["put it in quotes", "\"0%\" ..= \"90%\""]),
+        ("classes = \"alarm\"", &["put it in [ ]"]),
+        ("format = 1", &["put it in quotes", "json, batch, sparkplug"]),
+    ] {
+        let told = uplink(key);
+        assert!(words.iter().all(|word| told.contains(word)), "{key}: {told}");
+    }
+    let line = "[[bus]]\nname = \"b\"\ntype = \"modbus-rtu\"\nport = \"/dev/ttyS0\"\n";
+    let shown = problems(&format!("{line}serial = 9600\n")).to_string();
+    assert!(shown.contains("put it in quotes") && shown.contains("such as \"19200-8E1\""), "{shown}");
+    let tag = format!("{BUS}{DEVICE}{TAG}address = \"holding:1\"\n");
+    for (key, words) in [
+        ("type = \"uint16\"\nscale = \"0.1\"", "write it without quotes"),
+        ("type = \"uint16\"\nalarm = 12", "expected a table, found a whole number"),
+        ("type = \"REAL\"", "did you mean `float32`?"),
+        ("type = \"float\"", "did you mean `float32`?"),
+        ("type = \"DINT\"", "did you mean `int32`?"),
+    ] {
+        let shown = problems(&format!("{tag}{key}\n")).to_string();
+        assert!(shown.contains(words), "{key}: {shown}");
+    }
 }
 
 #[test]

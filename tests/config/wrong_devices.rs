@@ -16,7 +16,11 @@ fn a_device_says_what_is_wrong() {
             ("[[device]]\nname = \"d\"\nbus = «\"x\"\nunit_id = 1", "device[0].bus", "b, line"),
             ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «256", "device[0].unit_id", "0 ..= 255"),
             ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «-1", "device[0].unit_id", "0 ..= 255"),
-            ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «\"1\"", "device[0].unit_id", "found a text 0 ..= 255"),
+            (
+                "[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «\"1\"",
+                "device[0].unit_id",
+                "found a text: write it without quotes 0 ..= 255",
+            ),
             ("[[device]]\nname = \"d\"\nbus = \"b\"\nunit_id = «1.0", "device[0].unit_id", "a whole number"),
             ("[[device]]\nname = \"d\"\nbus = \"line\"\nunit_id = «248", "device[0].unit_id", "0 ..= 247"),
             (

@@ -322,3 +322,15 @@ async fn a_bus_without_enough_time_reads_everything_alike_and_what_it_reads_is_f
     let response = report.diagnosis.response.expect("answers");
     assert!(response.p50 >= 40 * MS && response.longest < 60 * MS, "{response:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_answers_under_another_unit_id_is_told_with_the_frames_of_that_unit() {
+    let plc = Plc::new(Framing::Rtu);
+    plc.plan(|_| Fault::WrongUnit);
+    let mut rig = Rig::run_over(plan(Framing::Rtu, &[1]), Box::new(plc.clone()));
+    rig.collect(60 * SECOND).await;
+    let report = rig.reports().await.remove(&0).expect("a report");
+    let asked = plc.seen().len() as u64;
+    assert!(asked > 2 && report.diagnosis.foreign + 1 >= asked, "{report:?}, {asked} asked");
+    assert_eq!((report.diagnosis.crc, report.diagnosis.stale, report.diagnosis.garbage), (0, 0, 0));
+}

@@ -343,6 +343,53 @@ async fn listeners_come_and_go_and_clients_of_the_others_stay() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+/// A message of MQTT-SN from a sensor, and the answer's type and body.
+#[cfg(feature = "mqtt-sn")]
+fn ask_sensors(socket: &std::net::UdpSocket, message: &[u8]) -> Vec<u8> {
+    socket.send(message).unwrap();
+    let mut datagram = [0; 256];
+    let length = socket.recv(&mut datagram).expect("it is answered");
+    datagram[1..length].to_vec()
+}
+
+#[cfg(feature = "mqtt-sn")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_for_sensors_stays_open_when_its_list_changes_and_check_says_so_before() {
+    let plcs = plcs(1).await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let place = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let sensor = |id: &str| format!("[[broker.listener.sensor]]\nclient_id = \"{id}\"\n");
+    let with = |sensors: &str| {
+        let head = format!("[[broker.listener]]\nlisten = \"udp:{place}\"\nprotocol = \"mqtt-sn\"\n");
+        text.replacen("[[broker.acl]]", &format!("{head}{sensors}[[broker.acl]]"), 1)
+    };
+    let home = Home::new(&with(&(sensor("a") + &sensor("b"))));
+    let daemon = home.run();
+    daemon.mqtt().await;
+    let enter = |id: u8| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(place).unwrap();
+        let answer = ask_sensors(&socket, &[7, 0x04, 0, 1, 0, 60, id]); // CONNECT
+        (socket, answer)
+    };
+    let ((a, a_in), (b, b_in)) = (enter(b'a'), enter(b'b'));
+    assert_eq!((a_in, b_in), (vec![0x05, 0], vec![0x05, 0]), "CONNACK");
+    assert_eq!(ask_sensors(&a, &[4, 0x18, 2, 0x58]), [0x18], "it sleeps for ten minutes");
+    home.configure(&with(&(sensor("a") + &sensor("c"))));
+    let told = format!("listener udp:{place} changed: 1 sensor added, 1 removed, stays open");
+    let (code, checked, err) = ask(&home, &["check", "--against-running", "--config", "ironbridge.toml"]).await;
+    assert!(code == 0 && checked.contains(&told), "{checked}{err}");
+    let applied = applied(&home).await;
+    assert!(applied.contains(&told), "{applied}");
+    assert_eq!(b.recv(&mut [0; 256]).unwrap(), 2, "DISCONNECT");
+    assert_eq!(enter(b'b').1, [0x05, 3], "not any more");
+    assert_eq!(enter(b'c').1, [0x05, 0]);
+    assert_eq!(ask_sensors(&a, b"\x03\x16a"), [0x17], "it wakes, and nobody has ended it: PINGRESP");
+    until("it is told", || daemon.said("1 sensor added, 1 removed").is_some()).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
 pub fn numbers(cloud: &Cloud) -> BTreeSet<(String, u64, u64)> {
     let number =
         |json: Json| Some((json["stream"].as_str()?.to_owned(), json["epoch"].as_u64()?, json["seq"].as_u64()?));

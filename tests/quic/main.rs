@@ -17,6 +17,8 @@ mod patience;
 mod rig;
 #[path = "../support/broker.rs"]
 mod support;
+#[path = "../support/toll.rs"]
+mod toll;
 
 mod cost;
 mod doors;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironbridge::config::plan::{
-    Anonymous, BrokerLimits, ListenerPlan, ServerPlan, Transport, UplinkPlan, UplinkTlsPlan,
+    self, Anonymous, BrokerLimits, ListenerPlan, PathPlan, ServerPlan, Transport, UplinkPlan, UplinkTlsPlan,
 };
+use ironbridge::model::number::Class;
 use ironbridge::model::time::{Certainty, Wall};
 use ironbridge::road::destination::{Bind, Destination};
 use ironbridge::road::{Now, Prober, Road};
@@ -20,6 +21,7 @@ use crate::middlebox::Middlebox;
 use crate::owed::OwedList;
 use crate::rig::Rig;
 use crate::support::{Client5, Running, Setup, filter, until};
+use crate::toll::Toll;
 use crate::{any, door, put, tls};
 
 /// A broker with a door for QUIC, one for TLS over TCP, and one for the test.
@@ -155,4 +157,52 @@ async fn a_way_that_lets_no_udp_through_is_well_where_another_server_answers_the
     drop(answers);
     road.lead(by_tcp);
     assert!(probe(road.prober().or(&servers)).await.is_err(), "who goes by TCP asks no further");
+}
+
+/// An interface that has this address.
+fn path(name: &str, source: &str) -> PathPlan {
+    PathPlan {
+        name: name.into(),
+        bind: plan::Bind::Source(source.parse().unwrap()),
+        classes: Class::ALL.to_vec(),
+        budgets: Vec::new(),
+        max_rate: None,
+        schedule: None,
+        price_per_mib: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cheap_path_that_comes_back_without_udp_is_taken_back_by_tls_over_tcp_and_nothing_is_lost() {
+    const WIRED: &str = "127.0.0.2";
+    let authority = Authority::new();
+    let broker = open(&authority).await;
+    let by_udp = Middlebox::start(broker.addresses[0].unwrap()).await;
+    let by_tcp = Toll::before(broker.addresses[1].unwrap()).await;
+    let mut receiver = Client5::connect(broker.addresses[2].unwrap(), "receiver", |_| {}).await;
+    receiver.subscribe(filter("up/acme/#", 1), None).await;
+    let owed = OwedList::default();
+    owed.samples(1..=100);
+    let rig = Rig::start_at(by_udp.address, &owed, |parts| {
+        let servers = vec![server(by_udp.address, Transport::Quic), server(by_tcp.address, Transport::Tls)];
+        lead(&mut parts.plan, &authority, servers);
+        parts.plan.paths = vec![path("wired", WIRED), path("radio", "127.0.0.3")];
+        (parts.timing.path_healthy, parts.timing.first_server_again) = (Duration::from_secs(3), Duration::from_secs(4));
+    });
+    let goes = |name: &str, server: u64| {
+        let current = rig.stats.paths().iter().any(|way| way.current && way.path == name);
+        current && rig.stats.connected.get() == 1 && rig.stats.server.get() == server
+    };
+    until("by wire and QUIC", || goes("wired", 1) && owed.acknowledged() == 100).await;
+    by_udp.shut_out(WIRED);
+    by_tcp.close(WIRED);
+    owed.samples(101..=200);
+    until("by radio and QUIC", || goes("radio", 1) && owed.acknowledged() == 200).await;
+    by_tcp.open(WIRED);
+    until("by wire and TCP", || goes("wired", 2)).await;
+    owed.samples(201..=300);
+    assert_eq!(all(&mut receiver, 300).await, (1..=300).collect());
+    until("all acknowledged", || owed.acknowledged() == 300).await;
+    owed.end();
+    rig.finished().await;
 }

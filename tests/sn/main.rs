@@ -11,6 +11,7 @@ mod bytes;
 mod doors;
 mod hmi;
 mod loss;
+mod reload;
 mod sensor;
 mod sleep;
 mod topics;

@@ -78,6 +78,33 @@ async fn what_expires_while_a_sensor_sleeps_does_not_reach_it_and_is_counted() {
 }
 
 #[tokio::test]
+async fn what_was_on_its_way_to_a_sensor_when_it_fell_asleep_expires_as_everything_else() {
+    let plan = MqttSnPlan { retry: PATIENCE, ..plan() };
+    let (running, gateway, mqtt) = broker_with(plan, Setup::default()).await;
+    let mut client = Client5::connect(mqtt, "hmi", |_| {}).await;
+    let mut sensor = Sensor::connected(gateway, "valve-1").await;
+    sensor.willing = false; // REGISTER stays without an answer, and the rest waits behind it
+    sensor.subscribe(orders(), Quality::Zero).await;
+    let old = 200; // more than is taken from the broker for a sensor that does not answer
+    for n in 0..old {
+        let expiry = if n < 50 { None } else { Some(1) };
+        let properties = v5::PublishProperties { message_expiry_interval: expiry, ..Default::default() };
+        client
+            .publish(v5::Publish { properties: Some(properties), ..message("orders/valve", 1, &n.to_string()) })
+            .await;
+    }
+    sensor.ask(&Message::Ping(None), |message| *message == Message::Pong).await;
+    sensor.sleep(600).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await; // that time passes is what it is about
+    sensor.willing = true;
+    sensor.wake().await;
+    let got: Vec<String> = sensor.got.drain(..).map(|got| String::from_utf8(got.payload).expect("a number")).collect();
+    assert_eq!(got, (0..50).map(|n| n.to_string()).collect::<Vec<_>>());
+    let stats = running.publisher.stats();
+    assert_eq!((stats.dropped_expired.get(), stats.sensors.refused.get()), (old - 50, 0));
+}
+
+#[tokio::test]
 async fn what_waited_at_qos_0_for_a_sleeper_that_wakes_elsewhere_is_counted() {
     let (running, gateway, mqtt) = broker().await;
     let mut client = Hmi::connect(mqtt, "hmi").await;

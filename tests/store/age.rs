@@ -49,7 +49,7 @@ async fn records_older_than_max_age_go_silently_when_acknowledged_and_with_a_gap
         drain(&mut reader, 11).await;
     }
     let stats = running.store.stats();
-    let evicted = stats.evicted[Class::Telemetry as usize].get();
+    let evicted = stats.evicted[Class::Telemetry].get();
     // 60 hours less 24, and a chunk spans three.
     assert!((300..=360).contains(&evicted), "{evicted}");
     assert_eq!(reader.backlog(), 0);

@@ -367,7 +367,7 @@ async fn what_a_stop_finds_uncommitted_in_a_store_that_could_not_be_opened_is_de
     until("the store cannot commit", || stats.failed.get() == 1).await;
     running.emit(Class::Telemetry, 10..30).await;
     running.close().await;
-    assert_eq!(stats.spilled[Class::Telemetry as usize].get(), 20);
+    assert_eq!(stats.spilled[Class::Telemetry].get(), 20);
     std::fs::remove_dir(&meta).expect("removed");
     std::fs::rename(&away, &meta).expect("back");
     let running = start(opening(home.path()));

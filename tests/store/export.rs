@@ -340,7 +340,10 @@ async fn what_is_damaged_is_left_out_and_counted_and_a_failed_export_leaves_no_f
         .expect("written");
     let mut sheet = Sheet::new(Form::Ndjson, Box::new(std::io::sink())).expect("memory");
     let selection = Selection { tag: Some(Glob::new("bulk")), ..Selection::default() };
-    let summary = export::export(&dir, &selection, 0, &mut sheet, &mut |_, _| {}).expect("exported");
+    let summary = export::Export::open(&dir, 0)
+        .expect("a store")
+        .write(&selection, &mut sheet, &mut |_, _| {})
+        .expect("exported");
     assert_eq!((summary.records, summary.unreadable), (200, 100));
 
     let missing = home.path().join("not/there/out.csv");
@@ -400,7 +403,8 @@ async fn who_reads_no_more_of_a_csv_is_told_from_a_disk_that_is_full() {
     running.settled(1000).await;
     running.close().await;
     let mut sheet = Sheet::new(Form::Csv, Box::new(Gone)).expect("buffered");
-    let ended = export::export(&dir, &Selection::default(), 0, &mut sheet, &mut |_, _| {});
+    let ended =
+        export::Export::open(&dir, 0).expect("a store").write(&Selection::default(), &mut sheet, &mut |_, _| {});
     let Err(ExportError::Output(error)) = ended else { panic!("the rows do not fit into a buffer") };
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 }

@@ -277,7 +277,7 @@ async fn live_records_that_everybody_has_go_before_the_backlog_that_waits_below_
     }
     let stats = running.store.stats();
     assert!(stats.chunks_evicted.get() > 3, "{}", stats.chunks_evicted.get());
-    assert_eq!((stats.evicted[Class::Bulk as usize].get(), reader.backlog()), (0, backlog));
+    assert_eq!((stats.evicted[Class::Bulk].get(), reader.backlog()), (0, backlog));
     drop(reader);
     running.close().await;
     let missing = inspect::status(home.path()).expect("readable").missing;

@@ -170,7 +170,7 @@ async fn whoever_waits_for_a_number_and_every_alarm_and_event_is_committed_at_on
     for class in [Class::Telemetry, Class::Alarm, Class::Event] {
         assert_eq!(running.event(class, "one that is waited for").await.seq, Seq(1));
     }
-    let stored = |class| running.store.stats().stored[class as usize].get();
+    let stored = |class| running.store.stats().stored[class].get();
     for class in [Class::Alarm, Class::Event] {
         running.emit(class, [2]).await;
         until("both are stored", || stored(class) == 2).await;

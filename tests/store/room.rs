@@ -90,10 +90,10 @@ async fn the_cap_holds_at_every_moment_and_the_least_important_and_oldest_goes_f
     let stats = running.store.stats();
     assert_eq!(stats.chunks_evicted.get(), 0);
     fill(&running, Class::Bulk, 3600, &mut random, &mut stored).await;
-    assert!(stats.evicted[Class::Bulk as usize].get() > 0);
-    assert_eq!(stats.evicted[Class::Telemetry as usize].get(), 0, "bulk goes before telemetry");
+    assert!(stats.evicted[Class::Bulk].get() > 0);
+    assert_eq!(stats.evicted[Class::Telemetry].get(), 0, "bulk goes before telemetry");
     fill(&running, Class::Telemetry, 4800, &mut random, &mut stored).await;
-    assert!(stats.evicted[Class::Telemetry as usize].get() > 0);
+    assert!(stats.evicted[Class::Telemetry].get() > 0);
     running.event(Class::Alarm, "high").await;
     let mut reader = running.store.reader("cloud").expect("routed");
     let items = drain(&mut reader, stored + 1).await;
@@ -106,7 +106,7 @@ async fn the_cap_holds_at_every_moment_and_the_least_important_and_oldest_goes_f
     let missing: u64 = gaps.iter().map(|gap| gap.last.0).sum();
     assert_eq!(records as u64 + missing, stored + 1);
     // What everybody has goes silently.
-    let evicted: Vec<u64> = stats.evicted.iter().map(ironbridge::model::stats::Counter::get).collect();
+    let evicted: Vec<u64> = stats.evicted.values().map(ironbridge::model::stats::Counter::get).collect();
     let (chunks, before) = (stats.chunks_evicted.get(), stored);
     for _ in 0..20 {
         fill(&running, Class::Bulk, 80, &mut random, &mut stored).await;
@@ -114,7 +114,7 @@ async fn the_cap_holds_at_every_moment_and_the_least_important_and_oldest_goes_f
     }
     assert_eq!(stored, before + 1600);
     assert!(stats.chunks_evicted.get() > chunks);
-    assert_eq!(stats.evicted.iter().map(ironbridge::model::stats::Counter::get).collect::<Vec<_>>(), evicted);
+    assert_eq!(stats.evicted.values().map(ironbridge::model::stats::Counter::get).collect::<Vec<_>>(), evicted);
     drop(reader);
     running.close().await;
     let most = watch.most();
@@ -146,7 +146,7 @@ async fn a_chunk_that_is_evicted_while_it_is_read_becomes_a_gap_and_reading_goes
     take(next(&mut reader, 10).await.expect("open"), &reader);
     fill(&running, Class::Bulk, 6000, &mut random, &mut stored).await;
     while take(next(&mut reader, 4000).await.expect("open"), &reader) < stored {}
-    assert!(running.store.stats().evicted[Class::Bulk as usize].get() > 0);
+    assert!(running.store.stats().evicted[Class::Bulk].get() > 0);
     drop(reader);
     running.close().await;
 }
@@ -203,7 +203,7 @@ async fn what_a_commit_has_just_written_is_not_evicted_by_the_next_class_of_the_
         let items = drain(&mut reader, 1).await;
         assert!(matches!(&items[..], [Item::Record(owed)] if owed.number.seq.0 == round), "{round}: {items:?}");
     }
-    assert!(running.store.stats().evicted[Class::Telemetry as usize].get() > 0);
+    assert!(running.store.stats().evicted[Class::Telemetry].get() > 0);
     drop(reader);
     running.close().await;
 }
@@ -243,7 +243,7 @@ async fn on_a_full_disk_the_oldest_goes_and_when_others_fill_it_the_store_fails_
     // The cap (64 MiB) lies above the end of the disk.
     fill(&running, Class::Bulk, 4000, &mut random, &mut stored).await;
     let stats = running.store.stats();
-    assert!(stats.evicted[Class::Bulk as usize].get() > 0);
+    assert!(stats.evicted[Class::Bulk].get() > 0);
     assert_eq!(stats.failed.get(), 0);
     // Somebody else takes everything, again and again.
     let hog = small.0.path().join("hog");
@@ -265,7 +265,7 @@ async fn on_a_full_disk_the_oldest_goes_and_when_others_fill_it_the_store_fails_
     let items = drain(&mut reader, stored).await;
     let telemetry =
         items.iter().filter_map(told).filter(|(number, _)| number.stream == Class::Telemetry).count() as u64;
-    let spilled = stats.spilled[Class::Telemetry as usize].get() + stats.evicted[Class::Telemetry as usize].get();
+    let spilled = stats.spilled[Class::Telemetry].get() + stats.evicted[Class::Telemetry].get();
     assert_eq!(telemetry + spilled, emitted);
     drop(reader);
     running.close().await;
@@ -285,7 +285,7 @@ async fn that_unsent_records_are_evicted_is_told_once_however_many_are() {
     let mut running = start(Opening { max_size: 8 << 20, ..opening(home.path()) });
     let (mut random, mut stored) = (StdRng::seed_from_u64(5), 0);
     let stats = running.store.stats();
-    while stats.evicted[Class::Bulk as usize].get() == 0 {
+    while stats.evicted[Class::Bulk].get() == 0 {
         assert_eq!(phases(&mut running, "store_evicting"), []);
         fill(&running, Class::Bulk, 50, &mut random, &mut stored).await;
     }
@@ -444,7 +444,7 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         // More than memory is granted to, the second time: the end comes nevertheless.
         running.emit(Class::Telemetry, 20..10 + waiting).await;
         running.close().await;
-        assert_eq!(stats.spilled[Class::Telemetry as usize].get(), waiting);
+        assert_eq!(stats.spilled[Class::Telemetry].get(), waiting);
         hog.goes();
         // A look at it before that is no alarm: what is missing is known to have been given up.
         let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
@@ -486,7 +486,7 @@ async fn what_a_stop_finds_uncommitted_on_a_disk_that_others_have_filled_to_the_
         tokio::task::yield_now().await;
     }
     running.close().await;
-    assert!(stats.spilled[Class::Telemetry as usize].get() > 0);
+    assert!(stats.spilled[Class::Telemetry].get() > 0);
     let verdict = inspect::verify(&home, &mut |_, _| {}).expect("readable");
     assert!(verdict.problems.is_empty(), "{verdict:?}");
     drop(file);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ironbridge::config::plan::UplinkStart;
 use ironbridge::disk::tail::TailFile;
-use ironbridge::model::number::{Class, Epoch, Seq};
+use ironbridge::model::number::{Class, Epoch, PerClass, Seq};
 use ironbridge::model::sample::Batch;
 use ironbridge::model::tag::{DataType, DeviceIx};
 use ironbridge::store::{Item, Opening, OwedGap, Route, inspect};
@@ -255,7 +255,7 @@ async fn a_store_of_a_version_without_tail_opens_and_goes_on() {
 #[derive(Default)]
 struct Follower {
     /// By class: last number handed out, last acknowledged, value of each number.
-    at: [(u64, u64); 4],
+    at: PerClass<(u64, u64)>,
     values: BTreeMap<(Class, u64), u64>,
 }
 
@@ -264,7 +264,7 @@ impl Follower {
         let (number, value) = told(item).expect("no gap");
         let before = self.values.insert((number.stream, number.seq.0), value);
         assert!(before.is_none_or(|before| before == value), "{number:?} meant {before:?} and now {value}");
-        let at = &mut self.at[number.stream as usize];
+        let at = &mut self.at[number.stream];
         assert_eq!(number.seq.0, at.0 + 1, "{number:?}");
         at.0 = number.seq.0;
         at
@@ -272,7 +272,7 @@ impl Follower {
 
     fn has_all(&self, running: &Running) -> bool {
         let stats = running.store.stats();
-        (0..4).all(|class| self.at[class].0 == stats.stored[class].get())
+        self.at.iter().all(|(class, at)| at.0 == stats.stored[class].get())
     }
 }
 
@@ -306,7 +306,7 @@ async fn a_reader_gets_every_number_in_order_while_the_tail_is_merged_under_it()
             }
             if random.random_bool(0.05) {
                 reader.rewind();
-                follower.at.iter_mut().for_each(|(last, acked)| *last = *acked);
+                follower.at.iter_mut().for_each(|(_, (last, acked))| *last = *acked);
             }
         }
         running.settled(emitted).await;
@@ -336,7 +336,7 @@ async fn alarms_and_events_do_not_wait_for_the_commit_interval() {
         assert_eq!(running.event(class, "high").await.seq, Seq(n.div_ceil(2)));
     }
     // Their commits do not drag along what may wait.
-    assert_eq!(running.store.stats().stored[Class::Telemetry as usize].get(), 0);
+    assert_eq!(running.store.stats().stored[Class::Telemetry].get(), 0);
     running.close().await;
 }
 

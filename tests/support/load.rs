@@ -36,6 +36,8 @@ pub struct Load {
     pub window: usize,
     /// CleanSession = 0.
     pub durable: bool,
+    /// Each subscriber by a shared subscription of its own, so that all of them get every message.
+    pub shared: bool,
     /// Messages per second; `None`: as many as go.
     pub rate: Option<u32>,
     pub lasts: Duration,
@@ -82,7 +84,8 @@ pub fn run(address: SocketAddr, load: &Load) -> Outcome {
         .map(|place| {
             let id = format!("load-subscriber-{place}");
             let mut wire = Wire::connect(address, &id, !load.durable).expect("a connection");
-            wire.subscribe(TOPIC, load.qos).expect("subscribed");
+            let filter = if load.shared { format!("$share/{place}/{TOPIC}") } else { TOPIC.to_owned() };
+            wire.subscribe(&filter, load.qos).expect("subscribed");
             let (progress, load, publisher) = (Arc::clone(&progress), *load, thread::current());
             thread::spawn(move || listen(wire, &load, (&progress, place), &publisher).expect("a working connection"))
         })

@@ -4,7 +4,7 @@
 #![allow(dead_code)] // every test file uses its own part of it
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +18,8 @@ const HEADERS: u64 = 28;
 #[derive(Default)]
 struct Orders {
     blocked: bool,
+    /// Whose datagrams go nowhere.
+    shut_out: HashSet<IpAddr>,
     /// Each so many-th datagram; 0: none.
     lost: u32,
     delay: Duration,
@@ -67,6 +69,11 @@ impl Middlebox {
         self.orders.lock().unwrap().blocked = on;
     }
 
+    /// Nothing gets through to and from this client.
+    pub fn shut_out(&self, client: &str) {
+        self.orders.lock().unwrap().shut_out.insert(client.parse().unwrap());
+    }
+
     /// Each so many-th datagram is lost, whichever way it goes; 0: none. Evenly, for dice throw a series one day after which
     /// nobody waits any more: on a new path QUIC repeats after 3, 9, 21, 45 … seconds.
     pub fn lose_each(&self, so_many_th: u32) {
@@ -99,14 +106,14 @@ impl Middlebox {
 }
 
 impl Orders {
-    /// Is this one lost? And how long does it take?
-    fn fate(&mut self) -> Option<Duration> {
+    /// Is this one lost, from or to this client? And how long does it take?
+    fn fate(&mut self, client: IpAddr) -> Option<Duration> {
         self.passed += 1;
         let lost = self.lost > 0 && self.passed >= self.lost;
         if lost {
             self.passed = 0;
         }
-        (!lost && !self.blocked).then_some(self.delay)
+        (!lost && !self.blocked && !self.shut_out.contains(&client)).then_some(self.delay)
     }
 }
 
@@ -118,7 +125,11 @@ async fn forward(front: Arc<UdpSocket>, to: SocketAddr, orders: Arc<Mutex<Orders
             let mut orders = orders.lock().unwrap();
             orders.counted.from_client += length as u64 + HEADERS;
             orders.counted.datagrams += 1;
-            (orders.fate(), orders.mappings.get(&client).map(|(socket, _)| Arc::clone(socket)), orders.outside)
+            (
+                orders.fate(client.ip()),
+                orders.mappings.get(&client).map(|(socket, _)| Arc::clone(socket)),
+                orders.outside,
+            )
         };
         let Some(delay) = fate else { continue };
         let socket = match known {
@@ -150,7 +161,7 @@ async fn back(socket: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr,
     let mut bytes = vec![0; 65_536];
     loop {
         let Ok(length) = socket.recv(&mut bytes).await else { continue };
-        let fate = orders.lock().unwrap().fate();
+        let fate = orders.lock().unwrap().fate(client.ip());
         let Some(delay) = fate else { continue };
         let (front, orders, datagram) = (Arc::clone(&front), Arc::clone(&orders), bytes[..length].to_vec());
         let deliver = async move {

@@ -13,6 +13,7 @@ use ironbridge::flow::notice::{Notice, notices};
 use ironbridge::model::number::{Class, Number};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::sample::{Batch, Sample};
+use ironbridge::model::stats::Counter;
 use ironbridge::model::tag::{DataType, DeviceIx, TagIx};
 use ironbridge::model::time::Stamp;
 use ironbridge::model::value::Value;
@@ -108,7 +109,7 @@ impl Running {
     /// Waits until everything emitted so far is committed.
     pub async fn settled(&self, stored: u64) {
         let stats = self.store.stats();
-        let total = || (0..4).map(|class| stats.stored[class].get() + stats.spilled[class].get()).sum::<u64>();
+        let total = || stats.stored.values().chain(stats.spilled.values()).map(Counter::get).sum::<u64>();
         until(&format!("{stored} committed or spilled"), || total() >= stored).await;
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ironbridge::config::plan::UplinkStart;
 use ironbridge::flow::clock::Fix;
 use ironbridge::flow::hub::EventRecord;
-use ironbridge::model::number::{Class, Epoch, Number, Seq};
+use ironbridge::model::number::{Class, Epoch, Number, PerClass, Seq};
 use ironbridge::model::quality::Quality;
 use ironbridge::model::sample::{Batch, Sample};
 use ironbridge::model::tag::{DeviceIx, TagIx};
@@ -95,7 +95,7 @@ impl Order {
             stopped.store(true, Ordering::Relaxed);
         });
         let random = StdRng::seed_from_u64(self.seed);
-        let next_id = Class::ALL.map(|class| self.ids + class as u64 * 10_000_000);
+        let next_id = PerClass::of(|class| self.ids + class as u64 * 10_000_000);
         let (voice, slowest) = (Voice::new(socket), Duration::ZERO);
         let (late, asked) = (Vec::new(), Vec::new());
         let mut work = Work { order: self.clone(), voice, random, next_id, late, asked, slowest, stop };
@@ -195,7 +195,7 @@ struct Work {
     order: Order,
     voice: Voice,
     random: StdRng,
-    next_id: [u64; 4],
+    next_id: PerClass<u64>,
     /// Not acknowledged at once: later, out of order.
     late: Vec<Ack>,
     /// Events whose number is not told yet.
@@ -213,7 +213,7 @@ struct Watch {
 type Newest = Vec<(Class, Epoch, Seq)>;
 
 impl Watch {
-    fn over(running: &Running, voice: &Voice, first_id: [u64; 4]) -> Self {
+    fn over(running: &Running, voice: &Voice, first_id: PerClass<u64>) -> Self {
         let (store, hub, voice) = (running.store.clone(), running.hub.stats(), voice.clone());
         let end = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&end);
@@ -244,12 +244,12 @@ impl Watch {
     }
 }
 
-fn say_commits(voice: &Voice, newest: &Newest, (base, told): (&Newest, &mut Newest), first_id: [u64; 4]) {
+fn say_commits(voice: &Voice, newest: &Newest, (base, told): (&Newest, &mut Newest), first_id: PerClass<u64>) {
     for ((now, base), told) in newest.iter().zip(base).zip(told) {
         let (class, epoch, Seq(last)) = *now;
         if epoch == base.1 && last > told.2.0 {
             let first = told.2.0 + 1;
-            let id = first_id[class as usize] + first - base.2.0 - 1;
+            let id = first_id[class] + first - base.2.0 - 1;
             voice.say(&format!("commit {class} {} {first} {last} {id}", epoch.0));
             told.2 = Seq(last);
         }
@@ -300,7 +300,7 @@ impl Work {
             let _ = tokio::time::timeout(Duration::from_millis(200), reader.save()).await;
         }
         if self.random.random_bool(0.02) {
-            let unix_ms = 1_795_204_800_000 + i64::try_from(self.next_id[0]).expect("small");
+            let unix_ms = 1_795_204_800_000 + i64::try_from(self.next_id[Class::Alarm]).expect("small");
             running.store.record_fix(Fix { at: running.clock.now(), unix_ms });
         }
         tokio::time::sleep(Duration::from_millis(self.random.random_range(0..8))).await;
@@ -310,8 +310,8 @@ impl Work {
         let before = Instant::now();
         let mut samples = Vec::new();
         for _ in 0..count {
-            let id = self.next_id[class as usize];
-            self.next_id[class as usize] += 1;
+            let id = self.next_id[class];
+            self.next_id[class] += 1;
             let at = Stamp { micros: Content::micros(id), ..running.clock.now() };
             match Content::of(id) {
                 Content::Sample(id) => {

@@ -90,3 +90,77 @@ fn a_reset_whose_list_cannot_be_printed_deletes_nothing() {
     assert_eq!(told.status.code(), Some(75), "{}", String::from_utf8_lossy(&told.stderr));
     assert!(home.path().join("data/broker.db").exists());
 }
+
+#[test]
+fn an_error_that_nobody_reads_keeps_its_exit_code() {
+    let home = home();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+    command.args(["check", "--config", "none.toml"]).current_dir(home.path()).stderr(writer);
+    assert_eq!(command.output().expect("runs").status.code(), Some(78));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_usage_and_a_configuration_that_is_not_there_is_78_whoever_is_told_to_read_it() {
+    let home = home();
+    fs::write(home.path().join("asks.conf"), "password_file none\n").expect("written");
+    fs::write(home.path().join("rules.conf"), "acl_file none\n").expect("written");
+    fs::write(home.path().join("more.conf"), "include_dir none\n").expect("written");
+    for words in [
+        "broker import none",
+        "broker import .",
+        "broker import asks.conf",
+        "broker import rules.conf",
+        "broker import more.conf",
+        "replay none",
+        "replay .",
+        "capture --show none",
+        "tags import none",
+        "tags import none --config gw.toml --device pump",
+        "receive mqtts://127.0.0.1:9 --ca-file none",
+        "receive mqtt://127.0.0.1:9 --username u --password-file none",
+        "store status --dir none",
+        "store verify --dir none",
+        "store export --dir none",
+        "store purge --dir none --older 1d",
+        "cost --config gw.toml --from-store none",
+    ] {
+        let told = run(words, home.path(), Stdio::piped());
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert_eq!(told.status.code(), Some(64), "{words}: {error}");
+        assert!(
+            told.stdout.is_empty() && error.contains("none") | error.contains(": Is a directory"),
+            "{words}: {error}"
+        );
+    }
+    for words in ["run", "check", "cost", "simulate", "tags export", "store status", "read speed", "capture -o x"] {
+        let told = run(&format!("{words} --config none.toml"), home.path(), Stdio::piped());
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert_eq!(told.status.code(), Some(78), "{words}: {error}");
+        assert!(error.contains("there is no such file"), "{words}: {error}");
+    }
+}
+
+#[test]
+fn an_export_of_a_store_that_is_not_there_writes_nothing() {
+    let home = home();
+    fs::write(home.path().join("old.csv"), "kept").expect("written");
+    for words in ["", " --format ndjson", " --out old.csv", " --out new.parquet"] {
+        let told = run(&format!("store export --dir none{words}"), home.path(), Stdio::piped());
+        assert_eq!((told.status.code(), told.stdout.len()), (Some(64), 0), "{words}");
+    }
+    assert_eq!(fs::read(home.path().join("old.csv")).expect("read"), b"kept");
+    assert_eq!(fs::read_dir(home.path()).expect("listed").count(), 3, "gw.toml, empty.conf and old.csv");
+}
+
+#[test]
+fn a_purge_without_an_age_names_both_ways_to_give_one() {
+    let home = home();
+    let told = run("store purge --config gw.toml", home.path(), Stdio::piped());
+    let error = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(told.status.code(), Some(64));
+    assert!(error.contains("--before <TIME>|--older <DURATION>"), "{error}");
+    let both = run("store purge --config gw.toml --older 1d --before -1d", home.path(), Stdio::piped());
+    assert_eq!(both.status.code(), Some(64), "one of them");
+}

@@ -70,7 +70,8 @@ pub(super) fn device(out: &mut Figures, sources: &Sources, plan: &Plan, report: 
         let seconds = sources.clock.wall(*at).unix_ms.max(0).unsigned_abs();
         out.level("device_last_success_timestamp_seconds", help, &labels, real(seconds) / 1e3);
     }
-    let Diagnosis { response, crc, stale, garbage, skipped, exception_codes, bus_load: _of_the_bus } = diagnosis;
+    let Diagnosis { response, crc, stale, garbage, foreign, skipped, exception_codes, bus_load: _of_the_bus } =
+        diagnosis;
     for (name, help, count) in [
         ("device_requests", "Requests to the device.", requests),
         ("device_timeouts", "Requests without an answer in time.", timeouts),
@@ -79,6 +80,7 @@ pub(super) fn device(out: &mut Figures, sources: &Sources, plan: &Plan, report: 
         ("device_crc_errors", "Frames that looked like its answer up to their check sum.", crc),
         ("device_stale_replies", "Whole frames that answered another question.", stale),
         ("device_garbage_bytes", "Bytes that belonged to no frame.", garbage),
+        ("device_foreign_frames", "Whole frames of another unit while it was asked.", foreign),
         ("device_polls_skipped", "Polls left out because their time had passed.", skipped),
     ] {
         out.count(name, help, &labels, *count);

@@ -33,7 +33,7 @@ pub(super) fn store(out: &mut Figures, name: &str, stats: &StoreStats) {
     let labels = of("store", name);
     let of_class = |class: Class| vec![("store", name.to_owned()), ("class", class.to_string())];
     for class in Class::ALL {
-        out.count("store_records", "Records committed.", &of_class(class), stored[class as usize].get());
+        out.count("store_records", "Records committed.", &of_class(class), stored[class].get());
     }
     let reasons = [("evicted", evicted), ("store", spilled), ("damaged", damaged)];
     for (reason, lost) in reasons {
@@ -41,7 +41,7 @@ pub(super) fn store(out: &mut Figures, name: &str, stats: &StoreStats) {
             let mut labels = of_class(class);
             labels.push(("reason", reason.to_owned()));
             let help = "Records lost before everybody had them, each declared in a gap record.";
-            out.count("store_lost_records", help, &labels, lost[class as usize].get());
+            out.count("store_lost_records", help, &labels, lost[class].get());
         }
     }
     for (name, help, counter) in [

@@ -37,7 +37,7 @@ use crate::broker::talk::Talk;
 use crate::broker::tree::{ClientKey, Found, Tree};
 use crate::broker::will::Waiting;
 use crate::config::plan::{BrokerLimits, SessionsPlan};
-use crate::disk::ledger::{Committed, Found as OnDisk, Kept, Ledger};
+use crate::disk::ledger::{Committed, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
@@ -45,7 +45,7 @@ use crate::model::topic::Ownership;
 use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
-pub(super) use forwarding::Stored;
+pub(super) use forwarding::{Stored, kept_at_last};
 use owing::Refused;
 pub(super) use owing::Room;
 pub use rejudging::Rejudged;
@@ -305,9 +305,9 @@ impl Shared {
             return Err(Refusal::Disk);
         }
         if forgets {
-            self.not_kept(core, &message.topic);
+            self.not_kept(core, &message.topic, source);
         } else {
-            core.keep(message, retain, source);
+            self.keep(core, message, retain, source);
         }
         let entered = entered.unwrap_or(None);
         let owed = entered.is_some();
@@ -357,13 +357,6 @@ impl Shared {
         }
         self.give_up(&core);
         self.end_sessions(&mut core, now);
-        if let Some(OnDisk { rows, sessions, set_aside }) = self.disk.found_late() {
-            if let Some(aside) = set_aside {
-                tracing::error!(file = %aside.display(), "retained messages and sessions of clients were damaged, file set aside");
-            }
-            self.take_late(&mut core, rows);
-            self.take_in(&mut core, sessions);
-        }
         self.judge_again(&mut core);
         for topic in core.retained.expire(Instant::now()) {
             self.stats.dropped_expired.one();

@@ -1,12 +1,13 @@
 //! What is kept of a topic for those who come later.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Core, Shared};
 use crate::access::Identity;
 use crate::broker::keeping::{self, End, Found};
 use crate::broker::message::{Message, Retain};
-use crate::disk::ledger::Row;
+use crate::disk::ledger::{Found as OnDisk, Row};
 
 /// Retained messages whose ends are not settled.
 #[derive(Default)]
@@ -20,14 +21,36 @@ pub(super) struct OpenEnds {
 impl Shared {
     /// There is no room for a retained message, and nobody who could be told: it is sent on, and none is kept in place of an
     /// older one that is not true any more.
-    pub(super) fn not_kept(&self, core: &mut Core, topic: &str) {
-        core.retained.clear(topic);
+    pub(super) fn not_kept(&self, core: &mut Core, topic: &Arc<str>, source: Option<&Identity>) {
+        self.clear(core, topic, source);
         self.stats.publishes_refused.one();
         if self.talk.allows() {
             tracing::warn!(
-                topic,
+                topic = &**topic,
                 "no room for more retained messages: it is sent on, and nothing is kept on its topic"
             );
+        }
+    }
+
+    /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
+    pub(super) fn keep(&self, core: &mut Core, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
+        if retain == Retain::No {
+            return;
+        }
+        if message.payload.is_empty() {
+            self.clear(core, &message.topic, source);
+        } else {
+            let kept = core.retained.put(Arc::clone(message), source.cloned());
+            debug_assert!(kept.is_ok(), "it was looked before whether there is room");
+        }
+    }
+
+    /// A client's clearing is on its way upstream, and what was retained there until then may be on its way down.
+    fn clear(&self, core: &mut Core, topic: &Arc<str>, source: Option<&Identity>) {
+        if source.is_some() && self.forward.wants(topic, None) {
+            core.retained.clear_for_client(topic);
+        } else {
+            core.retained.clear(topic);
         }
     }
 
@@ -73,8 +96,17 @@ impl Shared {
         }
     }
 
-    /// What a file held that could be read at last. What came meanwhile is newer.
-    pub(super) fn take_late(&self, core: &mut Core, rows: Vec<Row>) {
+    /// Takes in what a file held that could be read at last, or says as what it was set aside, being damaged.
+    pub(in crate::broker) fn take_found_late(&self) -> Option<PathBuf> {
+        let mut core = self.lock();
+        let OnDisk { rows, sessions, set_aside } = self.disk.found_late()?;
+        self.take_late(&mut core, rows);
+        self.take_in(&mut core, sessions);
+        set_aside
+    }
+
+    /// What came meanwhile is newer.
+    fn take_late(&self, core: &mut Core, rows: Vec<Row>) {
         if !self.limits.retain_available {
             core.unserved.extend(rows.into_iter().map(|row| row.topic));
             return;
@@ -100,18 +132,5 @@ impl Core {
         self.open_ends.ends.extend(open.map(|end| (topic, self.retained.version(), end)));
         self.open_ends.unnumbered |= unnumbered;
         true
-    }
-
-    /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
-    pub(super) fn keep(&mut self, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
-        if retain == Retain::No {
-            return;
-        }
-        if message.payload.is_empty() {
-            self.retained.clear(&message.topic);
-        } else {
-            let kept = self.retained.put(Arc::clone(message), source.cloned());
-            debug_assert!(kept.is_ok(), "it was looked before whether there is room");
-        }
     }
 }

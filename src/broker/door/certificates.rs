@@ -3,8 +3,7 @@
 //! A door without usable ones is closed until there are some. New ones serve the next client; who is connected stays, but
 //! for those whose own certificate is not accepted any more. Bad new ones change nothing and are noticed.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -15,15 +14,10 @@ use crate::broker::session::Ending;
 use crate::config::plan::{ClientCertificate, ListenerPlan, ListenerTls};
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notices, Phase};
+use crate::model::lock::Hold as _;
 use crate::road::Now;
-use crate::road::renewal::{About, Holds, News, Renewal};
+use crate::road::renewal::{About, Holds, News, Reason, Renewal};
 use crate::road::server::{Server, ServerFiles, Serving, Without};
-
-/// Files are looked at this often; reading three small ones costs nothing, and writes nothing.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-
-/// The same while there are none that can be used.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// There is none that can be used, and the door is shut. A port that cannot be opened is another matter: either may end first.
 pub(super) const NO_CERTIFICATE: &str = "broker_certificate_missing";
@@ -47,15 +41,6 @@ pub(super) struct Certificates {
 pub(super) struct Secured {
     now: watch::Receiver<Option<Serving>>,
     pub guests: Arc<Guests>,
-}
-
-/// Why files are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// It is time.
-    Time,
-    /// A reload: who is connected is judged anew, whatever the files hold.
-    Asked,
 }
 
 /// What a listener with TLS shows, and whom it trusts.
@@ -85,19 +70,13 @@ impl Certificates {
     /// Looks now and then, and whenever `asked` changes; runs until dropped. Cancel-safe.
     pub(super) async fn keep(mut self, mut asked: watch::Receiver<u64>) {
         loop {
-            let pause = if self.now.borrow().is_some() { LOOK_EVERY } else { LOOK_AGAIN };
-            let reason = tokio::select! {
-                () = tokio::time::sleep(pause) => Reason::Time,
-                changed = asked.changed() => match changed {
-                    Ok(()) => Reason::Asked,
-                    Err(_) => std::future::pending().await, // nobody can ask any more: we are stopping
-                },
-            };
+            let reason = self.files.due(&mut asked).await;
             self.look(reason).await;
         }
     }
 
-    /// Reads the files and acts on what they hold.
+    /// Reads the files and acts on what they hold. When asked, at a reload, who is connected is judged anew, whatever they
+    /// hold.
     pub(super) async fn look(&mut self, reason: Reason) {
         let (serving, news) = self.files.look(self.clock.wall_now()).await;
         for news in news {
@@ -135,13 +114,8 @@ impl Certificates {
             (About::Ending, Holds::Now) => tracing::warn!(listener, error = detail, "certificate ends soon"),
             (About::Missing | About::Ending, Holds::NoMore) => {}
         }
-        let event = match about {
-            About::Missing => NO_CERTIFICATE,
-            About::Unusable => "certificate_unusable",
-            About::Ending => "certificate_expiring",
-        };
         let phase = if holds == Holds::Now { Phase::Active } else { Phase::Cleared };
-        self.notices.tell(notice(event, phase, listener, detail));
+        self.notices.tell(notice(about.event(NO_CERTIFICATE), phase, listener, detail));
     }
 }
 
@@ -188,7 +162,7 @@ enum Place {
 impl Guest {
     /// Has its place now.
     pub(super) fn connected(&self, outbox: &Arc<Outbox>) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.place.hold();
         match *place {
             Place::Refused => outbox.end(Ending::NotAllowed),
             _ => *place = Place::Connected(Arc::downgrade(outbox)),
@@ -196,7 +170,7 @@ impl Guest {
     }
 
     fn send_away(&self) {
-        let before = std::mem::replace(&mut *self.place.lock().unwrap_or_else(PoisonError::into_inner), Place::Refused);
+        let before = std::mem::replace(&mut *self.place.hold(), Place::Refused);
         if let Place::Connected(outbox) = before
             && let Some(outbox) = outbox.upgrade()
         {
@@ -209,7 +183,7 @@ impl Guests {
     /// Notes one.
     pub(super) fn note(&self, chain: Vec<CertificateDer<'static>>) -> Arc<Guest> {
         let guest = Arc::new(Guest { chain, place: Mutex::new(Place::NotYet) });
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guests = self.0.hold();
         if guests.len() == guests.capacity() {
             guests.retain(|guest| guest.strong_count() > 0); // before it grows
         }
@@ -219,7 +193,7 @@ impl Guests {
 
     /// Sends those away that would not come in now; says how many.
     fn judge(&self, serving: &Serving) -> usize {
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guests = self.0.hold();
         guests.retain(|guest| guest.strong_count() > 0);
         let all: Vec<_> = guests.iter().filter_map(Weak::upgrade).collect();
         drop(guests);

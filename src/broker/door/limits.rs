@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::access::network;
 use crate::config::plan::{BrokerLimits, Rate};
+use crate::model::lock::Hold as _;
 
 /// A burst as long as this at the full rate is let through at once: after a power cut everybody comes back together.
 const BURST: Duration = Duration::from_secs(5);
@@ -185,7 +186,7 @@ impl Limits {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.hold()
     }
 }
 

@@ -3,13 +3,13 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `warden` opens and closes doors · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
-//! many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge nodes · `certificates` of doors
-//! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
-//! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
-//! · `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what its session asks for, `filters`
-//! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out ·
-//! `needed` tasks that must not panic.
+//! `warden` opens and closes doors, `regime` what changes while one is open · `listening` TCP and unix sockets, `ports` QUIC,
+//! `taking` connections in · `limits` how many and how fast · `strangers` those before CONNECT · `inside` the gateway's own
+//! edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`,
+//! `upgrade` · `stream` its layers, `shown` what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN ·
+//! `welcome` to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! what its session asks for, `filters` SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending`
+//! what goes out · `needed` tasks that must not panic.
 
 mod certificates;
 mod commanding;
@@ -25,6 +25,7 @@ mod listening;
 mod needed;
 #[cfg(feature = "quic")]
 mod ports;
+mod regime;
 mod sending;
 #[cfg(feature = "mqtt-sn")]
 mod sensors;
@@ -61,11 +62,13 @@ use crate::flow::notice::{Notices, Phase};
 use crate::flow::stop::Stop;
 use crate::model::certificate::NameFrom;
 use crate::road::inside::{InnerDoor, Pressure, Visits};
+use crate::road::renewal::Reason;
 pub use certificates::files;
-use certificates::{Certificates, Reason, Secured};
+use certificates::{Certificates, Secured};
 use limits::Limits;
 use listening::{Listening, Ports, Raw};
 use needed::needed;
+use regime::Regime;
 use shown::{Peer, Shown};
 use strangers::{Room, Strangers};
 use stream::Stream;
@@ -74,8 +77,8 @@ use terms::Terms;
 use threshold::Said;
 use turnstile::Turnstile;
 pub use warden::DoorList;
-pub(super) use warden::Order;
 use warden::{DOWN, Warden};
+pub(super) use warden::{Order, Step};
 
 /// First and longest pause between two attempts to open a listener.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -110,6 +113,8 @@ struct Door {
     listener: Option<Listening>,
     /// There is one.
     open: Arc<AtomicBool>,
+    /// What may change while it is open.
+    regime: Option<watch::Sender<Regime>>,
     secured: Option<Secured>,
     limits: Arc<Limits>,
     strangers: Arc<Strangers>,
@@ -125,6 +130,7 @@ struct Door {
 
 /// What every connection of a door shares.
 struct Porch {
+    /// As it was opened: `regime` may say otherwise since.
     plan: ListenerPlan,
     /// For logs.
     name: String,
@@ -173,6 +179,7 @@ impl Site {
             plan: listener.clone(),
             listener: None,
             open: Arc::default(),
+            regime: Regime::of(listener),
             secured,
             limits: Arc::clone(&self.limits),
             strangers: Strangers::new(self.limits.total_max, doors),
@@ -238,27 +245,6 @@ impl Doors {
     }
 }
 
-impl Porch {
-    fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
-        let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-        let ListenerPlan { anonymous, identity, require_client_id, max_qos, .. } = self.plan;
-        let terms = Terms::new(max_qos, &shared.limits);
-        Arrival {
-            stream,
-            shown,
-            anonymous,
-            identity,
-            require_client_id,
-            terms,
-            shared,
-            places,
-            closed: self.closed.clone(),
-            place: None,
-            pressure: None,
-        }
-    }
-}
-
 impl Door {
     /// Tries to open it, so that its address is known. What fails is tried again by [`Door::serve`].
     async fn try_once(&mut self, certificates: Option<&mut Certificates>) -> Option<SocketAddr> {
@@ -308,8 +294,8 @@ impl Door {
     /// Until the door has no certificate any more, or its listener breaks.
     async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
         #[cfg(feature = "mqtt-sn")]
-        if let (Listening::Udp(socket), Some(plan)) = (from, &porch.plan.mqtt_sn) {
-            return sensors::serve((&self.limits, tracker), socket, porch, plan).await;
+        if let (Listening::Udp(socket), Some(regime)) = (from, &self.regime) {
+            return sensors::serve((&self.limits, tracker), socket, porch, regime.subscribe()).await;
         }
         let mut secured = self.secured.clone();
         loop {

@@ -8,12 +8,13 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use socket2::Socket;
 use tokio::sync::Notify;
 
 use super::listening::datagrams;
+use crate::model::lock::Hold as _;
 use crate::road::quic::port::Port;
 use crate::road::server::Serving;
 
@@ -115,6 +116,6 @@ impl Ports {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.held.hold()
     }
 }

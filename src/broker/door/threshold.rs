@@ -4,7 +4,7 @@
 //! Nothing is allocated for a handshake before its first byte has come.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -23,6 +23,7 @@ use super::turnstile::Turnstile;
 use super::upgrade::{Reached, upgrade};
 use super::welcome::welcome;
 use super::{Porch, greeting};
+use crate::model::lock::Hold as _;
 use crate::road::names;
 use crate::road::server::Serving;
 
@@ -191,7 +192,7 @@ impl Said {
     /// How many were kept silent before, if this one may be said. Who just goes, or says nothing, is not worth a word.
     fn may_speak(&self, now: Instant, error: &io::Error) -> Option<u64> {
         let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::TimedOut, io::ErrorKind::ConnectionReset];
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.0.hold();
         if gone.contains(&error.kind()) || said.0.is_some_and(|last| now < last + SAID_EVERY) {
             said.1 += 1;
             return None;

@@ -7,10 +7,12 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::sync::Semaphore;
+
+use crate::model::lock::Hold as _;
 
 /// Of all doors.
 #[derive(Debug, Clone)]
@@ -55,7 +57,7 @@ struct Bell {
 
 impl Bell {
     fn rung(&self, context: &Context<'_>) -> Poll<()> {
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        *self.task.hold() = Some(context.waker().clone());
         if self.has_rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -63,7 +65,7 @@ impl Bell {
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.has_rung.store(true, Ordering::Release);
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self.task.hold().take() {
             task.wake();
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A door that stays is not touched, and nobody who came in through it. One that goes is closed, and who came in through it
 //! is told to go (MQTT 5: 0x87): its rights were the door's. One that changed is closed before its address is opened
-//! again, and finds the port of a door for QUIC as it was left: see `ports`.
+//! again, and finds the port of a door for QUIC as it was left: see `ports`. But one for sensors of which only lists and times
+//! have changed stays open and goes by the new ones (`regime`): its sensors may sleep for hours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::certificates::{Certificates, NO_CERTIFICATE};
 use super::needed::needed;
+use super::regime::Regime;
 use super::{Door, Site};
 use crate::config::plan::ListenerPlan;
 use crate::flow::progress;
@@ -25,12 +27,25 @@ pub(super) const DOWN: &str = "broker_listener_down";
 /// What may hold of a door.
 const EVENTS: [&str; 4] = [DOWN, NO_CERTIFICATE, "certificate_unusable", "certificate_expiring"];
 
-/// These listeners from now on; told when each of them has been tried to be opened.
+/// These listeners from now on; told when that is done.
 #[derive(Debug)]
 pub(in crate::broker) struct Order {
     pub listeners: Vec<ListenerPlan>,
+    pub step: Step,
     pub done: oneshot::Sender<()>,
 }
+
+/// How far an order goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::broker) enum Step {
+    /// Doors that do not stay are closed, whoever may not stay is told to go, and nobody comes in by what is new.
+    Shut,
+    /// And the new ones are tried to be opened.
+    Open,
+}
+
+/// How a door that is open stays so under one of the new plans, the best way first.
+const STAYS: [fn(&ListenerPlan, &ListenerPlan) -> bool; 2] = [ListenerPlan::eq, ListenerPlan::may_become];
 
 /// Which doors there are, and whether they are open. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -51,10 +66,23 @@ impl DoorList {
 struct Served {
     plan: ListenerPlan,
     open: Arc<AtomicBool>,
+    regime: Option<watch::Sender<Regime>>,
     closed: CancellationToken,
     serving: JoinHandle<()>,
     /// Who looks after its certificates, if it has any.
     keeping: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// It stays open, and this is its plan from now on. Nobody is kept waiting at a door that is as it was.
+    fn follow(&mut self, plan: ListenerPlan, step: Step) {
+        if let (Some(regime), Some(sensors)) = (&self.regime, &plan.mqtt_sn)
+            && (step == Step::Open || self.plan != plan)
+        {
+            Regime::change(regime, sensors, step);
+        }
+        self.plan = plan;
+    }
 }
 
 /// Who begins and ends doors.
@@ -95,6 +123,7 @@ impl Warden {
         let (connections, stop, end, gone) =
             (self.tracker.clone(), self.stop.clone(), self.end.clone(), closed.clone());
         let (plan, open, name) = (door.plan.clone(), Arc::clone(&door.open), door.plan.place());
+        let regime = door.regime.clone();
         let serving = async move {
             tokio::select! {
                 () = stop.begun() => {}
@@ -105,7 +134,7 @@ impl Warden {
         };
         let serving = needed("door", &name, &self.site.shared.lost, serving);
         let serving = self.tracker.spawn(progress::part("door", &name, serving));
-        self.doors.push(Served { plan, open, closed, serving, keeping });
+        self.doors.push(Served { plan, open, regime, closed, serving, keeping });
         self.tell();
     }
 
@@ -129,34 +158,37 @@ impl Warden {
                 order = orders.recv() => order,
                 never = self.site.ports.clear() => match never {},
             };
-            let Some(Order { listeners, done }) = order else { break };
-            self.change(listeners).await;
+            let Some(Order { listeners, step, done }) = order else { break };
+            self.change(listeners, step).await;
             let _ = done.send(()); // whoever asked may have gone
         }
         std::future::pending::<()>().await;
     }
 
-    async fn change(&mut self, listeners: Vec<ListenerPlan>) {
+    async fn change(&mut self, listeners: Vec<ListenerPlan>, step: Step) {
         let mut new = listeners;
         let doors = new.len();
-        let (mut kept, mut gone) = (Vec::new(), Vec::new());
-        for served in std::mem::take(&mut self.doors) {
-            if let Some(place) = new.iter().position(|plan| *plan == served.plan) {
-                new.remove(place);
-                kept.push(served);
-            } else {
-                gone.push(served);
-            }
+        let mut old = std::mem::take(&mut self.doors);
+        for stays in STAYS {
+            let kept = old.extract_if(.., |served| {
+                let place = new.iter().position(|plan| stays(&served.plan, plan));
+                place.is_some_and(|place| {
+                    served.follow(new.remove(place), step);
+                    true
+                })
+            });
+            self.doors.extend(kept);
         }
-        self.doors = kept;
-        for served in gone {
+        for served in old {
             served.closed.cancel();
             self.closed(served).await;
         }
-        for plan in new {
-            let (mut door, mut certificates) = self.site.door(&plan, doors);
-            door.try_once(certificates.as_mut()).await;
-            self.begin(door, certificates);
+        if step == Step::Open {
+            for plan in new {
+                let (mut door, mut certificates) = self.site.door(&plan, doors);
+                door.try_once(certificates.as_mut()).await;
+                self.begin(door, certificates);
+            }
         }
         self.site.ports.shut();
         self.tell();

@@ -51,6 +51,34 @@ fn what_changed_after_the_subscription_is_left_to_the_subscription() {
 }
 
 #[test]
+fn a_topic_that_a_client_has_cleared_is_newer_than_what_was_there_until_somebody_leaves_something_on_it() {
+    let mut retained = Retained::default();
+    retained.put(message("a", Keep::Every), None).expect("room");
+    let before = retained.version();
+    assert!(retained.clear_for_client(&"a".into()) && !retained.clear_for_client(&"b".into()));
+    let after = retained.version();
+    for topic in ["a", "b"] {
+        assert!(retained.is_newer(topic, before) && !retained.is_newer(topic, after), "{topic}");
+    }
+    retained.put(message("a", Keep::Every), None).expect("room");
+    retained.clear("b");
+    assert!(!retained.is_newer("a", before) && !retained.is_newer("b", before), "that came from upstream");
+    assert!(retained.cleared.order.is_empty() && retained.cleared.bytes == 0);
+}
+
+#[test]
+fn cleared_topics_are_not_remembered_without_end_and_the_oldest_go_first() {
+    let mut retained = Retained::default();
+    for n in 0..20_000 {
+        retained.clear_for_client(&format!("{n}").into());
+    }
+    let cleared = &retained.cleared;
+    assert!(cleared.bytes <= CLEARED_BYTES_MAX && cleared.versions.len() > 2000);
+    assert_eq!(cleared.versions.len(), cleared.order.len());
+    assert!(retained.is_newer("19999", 0) && !retained.is_newer("0", 0));
+}
+
+#[test]
 fn clients_find_no_room_beyond_their_bound_and_the_gateway_always_does() {
     let mut retained = Retained::default();
     let large = |n: usize| {

@@ -53,7 +53,7 @@ pub(super) fn translate(mosquitto: &Mosquitto, users: &Users, notes: &mut Notes)
         None => without_a_file(mosquitto),
         Some((file, place)) => {
             let text = fs::read_to_string(file)
-                .map_err(|error| Failed::TryAgain(format!("{place}: acl_file {}: {error}", file.display())))?;
+                .map_err(|error| Failed::unread(format_args!("{place}: acl_file {}", file.display()), &error))?;
             parse(&file.display().to_string(), &text, notes)
         }
     };

@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::conf::Bridge;
-use super::page::{absolute, line, one_line, text};
+use super::page::{absolute, line, one_line};
 use super::{Notes, Weight};
 use crate::commands::host_facts;
 use crate::config::plan::MqttVersion;
-use crate::config::{self, GATEWAY};
+use crate::config::{self, GATEWAY, quoted};
 
 /// Keys whose meaning is ours without being said.
 const NEEDLESS: [(&str, &str); 8] = [
@@ -103,16 +103,16 @@ impl Draft {
                 self.addresses.extend(words.map(str::to_owned));
             }
             "topic" => self.topics.extend(topics(value, self.retains)),
-            "remote_clientid" | "clientid" => line(&mut self.keys, "client_id", &text(value)),
-            "remote_username" | "username" => line(&mut self.keys, "username", &text(value)),
+            "remote_clientid" | "clientid" => line(&mut self.keys, "client_id", &quoted(value)),
+            "remote_username" | "username" => line(&mut self.keys, "username", &quoted(value)),
             "remote_password" | "password" => {
                 let told = "the password of a bridge stands in a file here: put it there and name it as password_file";
                 notes.add(Weight::Loud, place, told);
             }
-            "keepalive_interval" => line(&mut self.keys, "keep_alive", &text(&format!("{first}s"))),
-            "bridge_cafile" => line(&mut self.keys, "ca_file", &text(&absolute(Path::new(value)))),
-            "bridge_certfile" => line(&mut self.keys, "certificate", &text(&absolute(Path::new(value)))),
-            "bridge_keyfile" => line(&mut self.keys, "key", &text(&absolute(Path::new(value)))),
+            "keepalive_interval" => line(&mut self.keys, "keep_alive", &quoted(&format!("{first}s"))),
+            "bridge_cafile" => line(&mut self.keys, "ca_file", &quoted(&absolute(Path::new(value)))),
+            "bridge_certfile" => line(&mut self.keys, "certificate", &quoted(&absolute(Path::new(value)))),
+            "bridge_keyfile" => line(&mut self.keys, "key", &quoted(&absolute(Path::new(value)))),
             "notifications" if first == "false" => line(&mut self.keys, "notifications", "false"),
             "notifications" | "bridge_outgoing_retain" => {}
             "cleansession" if first == "false" => {}
@@ -140,7 +140,7 @@ impl Draft {
 
     fn page(&self, name: &str) -> String {
         let mut out = String::from("\n[[bridge]]\n");
-        line(&mut out, "name", &text(name));
+        line(&mut out, "name", &quoted(name));
         let scheme = if self.secure { "mqtts" } else { "mqtt" };
         let url = |address: &String| {
             // theirs is 1883 with TLS, too
@@ -149,7 +149,7 @@ impl Draft {
             } else {
                 ":1883"
             };
-            text(&format!("{scheme}://{address}{port}"))
+            quoted(&format!("{scheme}://{address}{port}"))
         };
         let urls: Vec<String> = self.addresses.iter().map(url).collect();
         match urls.as_slice() {
@@ -171,21 +171,21 @@ fn topics(value: &str, retains: bool) -> Vec<String> {
 fn topic(value: &str, direction: &str, retains: bool) -> String {
     let mut words = value.split_whitespace().map(|word| if word == "\"\"" { "" } else { word });
     let mut out = String::from("[[bridge.topic]]\n");
-    line(&mut out, "filter", &text(words.next().unwrap_or_default()));
+    line(&mut out, "filter", &quoted(words.next().unwrap_or_default()));
     words.next();
-    line(&mut out, "direction", &text(direction));
+    line(&mut out, "direction", &quoted(direction));
     let qos = words.next().or((direction != "out").then_some("0")); // as there, where nothing is said
     if let Some(qos) = qos {
         // 2 is not carried over as that: what is said of every bridge says it of this one.
         line(
             &mut out,
             "qos",
-            &qos.parse::<u8>().map_or_else(|_| text(qos), |qos| (if qos == 2 { 1 } else { qos }).to_string()),
+            &qos.parse::<u8>().map_or_else(|_| quoted(qos), |qos| (if qos == 2 { 1 } else { qos }).to_string()),
         );
     }
     for key in ["local_prefix", "remote_prefix"] {
         if let Some(prefix) = words.next().filter(|prefix| !prefix.is_empty()) {
-            line(&mut out, key, &text(prefix));
+            line(&mut out, key, &quoted(prefix));
         }
     }
     if !retains && direction == "out" {

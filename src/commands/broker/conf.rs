@@ -126,8 +126,7 @@ impl Line {
 fn collect(path: &Path, depth: usize, files: &mut usize, lines: &mut Vec<Line>) -> Result<(), Failed> {
     *files += 1;
     let file = *files;
-    let broken = |error: std::io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
-    let text = fs::read_to_string(path).map_err(broken)?;
+    let text = fs::read_to_string(path).map_err(|error| Failed::unread(path.display(), &error))?;
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let (key, value) = line.trim().split_once([' ', '\t']).unwrap_or((line.trim(), ""));
         let place = format!("{}:{number}", path.display());
@@ -139,8 +138,8 @@ fn collect(path: &Path, depth: usize, files: &mut usize, lines: &mut Vec<Line>) 
         let Some(depth) = depth.checked_sub(1) else {
             return Err(Failed::Usage(format!("{}: include_dir goes round in a circle", line.place)));
         };
-        let entries =
-            fs::read_dir(&line.value).map_err(|error| Failed::TryAgain(format!("{}: {error}", line.place)))?;
+        let entries = fs::read_dir(&line.value)
+            .map_err(|error| Failed::unread(format_args!("{}: include_dir {}", line.place, line.value), &error))?;
         let mut included: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         included.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
         included.sort();

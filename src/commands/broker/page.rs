@@ -11,7 +11,7 @@ use super::conf::{Listener, Mosquitto};
 use super::{Notes, Users, Weight};
 use crate::config::plan::Listen;
 use crate::config::schema::{self, Key};
-use crate::config::units;
+use crate::config::{quoted, units};
 
 /// A value as it is written here, and whether it is less than it was.
 type Form = fn(&str) -> Option<(String, Kept)>;
@@ -46,7 +46,7 @@ pub(super) fn write(
 ) -> String {
     let mut body = String::from("[broker]\n");
     if let Some(path) = &users.path {
-        line(&mut body, "users_file", &text(path));
+        line(&mut body, "users_file", &quoted(path));
     }
     for (theirs, ours, form) in LIMITS {
         let Some((value, place)) = mosquitto.limits.get(theirs) else { continue };
@@ -70,10 +70,10 @@ pub(super) fn write(
         body.push_str(&door(listener, &listen, mosquitto, notes));
     }
     for rule in rules {
-        let _ = write!(body, "\n[[broker.acl]]\nuser = {}\n", text(&rule.user));
+        let _ = write!(body, "\n[[broker.acl]]\nuser = {}\n", quoted(&rule.user));
         for (key, filters) in [("read", &rule.read), ("write", &rule.write)] {
             if !filters.is_empty() {
-                let filters: Vec<String> = filters.iter().map(|filter| text(filter)).collect();
+                let filters: Vec<String> = filters.iter().map(|filter| quoted(filter)).collect();
                 line(&mut body, key, &format!("[{}]", filters.join(", ")));
             }
         }
@@ -230,8 +230,12 @@ fn door(listener: &Listener, listen: &Listen, mosquitto: &Mosquitto, notes: &mut
     let unix = matches!(listen, Listen::Unix(_));
     let tls = has_tls(listener) && !unix;
     let loopback = if let Listen::Tcp(address) = listen { address.ip().is_loopback() } else { true };
-    line(&mut out, "listen", &text(&listen.to_string()));
-    line(&mut out, "anonymous", &text(anonymous(listener, loopback && !listener.websocket && !unix, mosquitto, notes)));
+    line(&mut out, "listen", &quoted(&listen.to_string()));
+    line(
+        &mut out,
+        "anonymous",
+        &quoted(anonymous(listener, loopback && !listener.websocket && !unix, mosquitto, notes)),
+    );
     if tls {
         secure(&mut out, listener);
     }
@@ -253,7 +257,7 @@ fn door(listener: &Listener, listen: &Listen, mosquitto: &Mosquitto, notes: &mut
             );
             notes.add(weight, place, message);
         }
-        Some(interface) => line(&mut out, "interface", &text(interface)),
+        Some(interface) => line(&mut out, "interface", &quoted(interface)),
         None => {}
     }
     out
@@ -293,8 +297,8 @@ fn terms(out: &mut String, listener: &Listener, notes: &mut Notes) {
 
 fn secure(out: &mut String, listener: &Listener) {
     let Listener { certificate, key, ca, .. } = listener;
-    let path = |path: &String| text(&absolute(Path::new(path)));
-    let written = |name: &Option<String>| name.as_ref().map_or_else(|| text(""), path);
+    let path = |path: &String| quoted(&absolute(Path::new(path)));
+    let written = |name: &Option<String>| name.as_ref().map_or_else(|| quoted(""), path);
     let (certificate, key) = (written(certificate), written(key));
     let client_ca = ca.as_ref().filter(|_| listener.require_certificate);
     let client_ca = client_ca.map_or_else(String::new, |ca| format!(", client_ca = {}", path(ca)));
@@ -332,7 +336,7 @@ fn cut(number: u32, most: u32) -> (u32, Kept) {
 }
 
 fn bytes(bytes: u32) -> String {
-    text(&units::write_size(bytes.into()))
+    quoted(&units::write_size(bytes.into()))
 }
 
 fn flag(value: &str) -> Option<(String, Kept)> {
@@ -362,11 +366,6 @@ pub(super) fn line(out: &mut String, key: &str, value: &str) {
 /// mosquitto looks from where it runs, we from where the configuration stands.
 pub(super) fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
-}
-
-/// A text as TOML writes it.
-pub(super) fn text(value: &str) -> String {
-    toml::Value::String(value.to_owned()).to_string()
 }
 
 pub(super) fn one_line(text: &str) -> String {

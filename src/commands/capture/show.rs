@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::takes::{Asked, Found, Item, Take, Takes};
 use crate::commands::{self, Failed};
 use crate::field::modbus::frame::Expect;
-use crate::model::time::{Certainty, Wall};
+use crate::model::time::{Certainty, Wall, micros, millis};
 use crate::recording::{By, Event, Head, Line, NotRead, Reader, Record, Tail, What};
 
 /// Words of an answer that are shown as text; all of them are in the JSON.
@@ -47,10 +47,8 @@ pub fn run(file: &Path, json: bool) -> Result<(), Failed> {
 /// A file that cannot be read is the user's mistake, or a disk's.
 pub fn not_read(error: &NotRead) -> Failed {
     match error {
-        NotRead::Refused { error: refused, .. } if refused.kind() != io::ErrorKind::NotFound => {
-            Failed::TryAgain(error.to_string())
-        }
-        NotRead::Refused { .. } | NotRead::Foreign(_) | NotRead::Newer { .. } => Failed::Usage(error.to_string()),
+        NotRead::Refused { path, error } => Failed::unread(path.display(), error),
+        NotRead::Foreign(_) | NotRead::Newer { .. } => Failed::Usage(error.to_string()),
     }
 }
 
@@ -175,7 +173,6 @@ impl Printer {
     }
 
     fn take_json(&self, take: &Take) -> Json {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let mut object = json!({
             "kind": "question",
             "at_us": micros(take.at),
@@ -226,15 +223,11 @@ impl Printer {
         };
         let bus = self.name(event.line, event.connection);
         if self.json {
-            let at_us = u64::try_from(event.at.as_micros()).unwrap_or(u64::MAX);
+            let at_us = micros(event.at);
             return json!({ "kind": "note", "at_us": at_us, "bus": bus, "text": what }).to_string();
         }
         format!("{}  {bus}  {what}", self.time(event.at))
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One word for each outcome, the same in text and JSON.

@@ -6,12 +6,13 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::files;
+use super::page::Page;
 use crate::config::plan::{BridgePlan, DownPlan, Plan};
 use crate::config::units::{write_duration, write_size};
 use crate::model::mapping::Mapping;
 
 /// For people; nothing where there is nothing of it.
-pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
+pub fn write(out: &mut Page, plan: &Plan) -> fmt::Result {
     for forward in &plan.forwards {
         let uplinks = forward.uplinks.join(", ");
         writeln!(out, "\nforward {}: class {}, to {uplinks}", forward.filter, forward.class)?;
@@ -22,11 +23,12 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         write_downs(out, &uplink.downs)?;
     }
     for bridge in &plan.bridges {
+        out.about(format!("bridge {}", bridge.uplink.name));
         let servers: Vec<String> = bridge.uplink.servers.iter().map(ToString::to_string).collect();
         let servers = servers.join(", then ");
         writeln!(out, "\nbridge {}: as {}, {servers}", bridge.uplink.name, bridge.uplink.client_id)?;
         if let Some(trouble) = files::of_uplink(&bridge.uplink) {
-            writeln!(out, "  ! disabled until this is put right: {trouble}")?;
+            out.warn(format_args!("disabled until this is put right: {trouble}"))?;
         }
         let age = bridge.max_age.map_or_else(String::new, |age| format!(", at most {} old", write_duration(age)));
         writeln!(out, "  what goes out waits in a store of its own: at most {}{age}", write_size(bridge.max_size))?;
@@ -39,7 +41,7 @@ pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn write_downs(out: &mut String, downs: &[DownPlan]) -> fmt::Result {
+fn write_downs(out: &mut Page, downs: &[DownPlan]) -> fmt::Result {
     for down in downs {
         writeln!(out, "  in  {} <- {}", down.mapping.local_filter(), down.mapping.remote_filter())?;
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::figures::{counted, device_name, millis, write_rows};
 use super::instruments;
+use super::page::Page;
 use crate::config;
 use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
@@ -20,7 +21,7 @@ use crate::model::tag::{Address, BusIx};
 const LOAD_HIGH: f64 = 0.8;
 
 /// Where several units share a line without numbers on their answers, one may be taken for another.
-fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Result {
+fn write_anyones_answers(out: &mut Page, plan: &Plan, ix: BusIx) -> fmt::Result {
     let devices = || plan.devices_on(ix).map(|(_, device)| device);
     let shared = devices().any(|one| devices().any(|other| one.unit_id != other.unit_id));
     if plan[ix].link.framing.is_numbered() || !shared {
@@ -28,17 +29,17 @@ fn write_anyones_answers(out: &mut String, plan: &Plan, ix: BusIx) -> fmt::Resul
     }
     for device in devices().filter(|device| device.manners.answers_as == AnswersAs::Anyone) {
         let name = &device.name;
-        writeln!(
-            out,
-            "  ! {name} has ignore_unit_id on a line of several units: an answer of another may be taken for its own"
-        )?;
+        out.warn(format_args!(
+            "{name} has ignore_unit_id on a line of several units: an answer of another may be taken for its own"
+        ))?;
     }
     Ok(())
 }
 
 /// One bus for people.
-pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
+pub fn write(out: &mut Page, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
     let bus = &plan[ix];
+    out.about(format!("bus {}", bus.name));
     writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
     if bus.line.is_some() {
         return instruments::write(out, plan, ix, forecast);
@@ -70,7 +71,7 @@ pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -
 }
 
 /// How long all of it takes, and how much of the bus that is.
-pub fn write_load(out: &mut String, what: &str, forecast: &BusForecast) -> fmt::Result {
+pub fn write_load(out: &mut Page, what: &str, forecast: &BusForecast) -> fmt::Result {
     let percent = forecast.load * 100.0;
     let think = write_duration(forecast.think);
     writeln!(
@@ -79,9 +80,9 @@ pub fn write_load(out: &mut String, what: &str, forecast: &BusForecast) -> fmt::
         millis(forecast.cycle)
     )?;
     if forecast.load > 1.0 {
-        writeln!(out, "  ! more than the bus can do: polls will be skipped. Raise `poll`, or split the bus")?;
+        out.warn("more than the bus can do: polls will be skipped. Raise `poll`, or split the bus")?;
     } else if forecast.load > LOAD_HIGH {
-        writeln!(out, "  ! little room for retries and commands. Raise `poll`, or split the bus")?;
+        out.warn("little room for retries and commands. Raise `poll`, or split the bus")?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
+use super::page::Page;
 use crate::broker::certificate_files;
 use crate::config::plan::{Anonymous, ListenerPlan, Plan};
 use crate::flow::clock::Clock;
@@ -59,14 +60,15 @@ fn look_at(listener: &ListenerPlan, clock: &Clock) -> Door {
 }
 
 /// For people.
-pub fn write(out: &mut String, doors: &[Door]) -> fmt::Result {
+pub fn write(out: &mut Page, doors: &[Door]) -> fmt::Result {
     for door in doors {
+        out.about(format!("broker {}", door.shown));
         writeln!(out, "broker  {} (anonymous: {})", door.shown, door.anonymous)?;
         if let Some(trouble) = &door.trouble {
-            writeln!(out, "  ! closed until this is put right: {trouble}")?;
+            out.warn(format_args!("closed until this is put right: {trouble}"))?;
         }
         if let Some((what, end)) = door.ends.as_ref().filter(|_| door.soon) {
-            writeln!(out, "  ! {what} ends soon, or has ended: {end}")?;
+            out.warn(format_args!("{what} ends soon, or has ended: {end}"))?;
         }
     }
     Ok(())

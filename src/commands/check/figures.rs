@@ -11,7 +11,7 @@ use crate::config::units::write_size;
 use crate::model::tag::DeviceIx;
 
 /// Columns as wide as their widest cell.
-pub fn write_rows<const N: usize>(out: &mut String, header: [&str; N], rows: &[[String; N]]) -> fmt::Result {
+pub fn write_rows<const N: usize>(out: &mut impl fmt::Write, header: [&str; N], rows: &[[String; N]]) -> fmt::Result {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0)
     };

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::buses::write_load;
 use super::figures::{counted, device_name, millis};
+use super::page::Page;
 use crate::config::forecast::{BusForecast, Talk};
 use crate::config::lines::{Reader, Reading};
 use crate::config::plan::{BusPlan, LineMode, Plan, TagPlan};
@@ -19,7 +20,7 @@ use crate::pipeline::limits;
 use crate::pipeline::meaning::Meaning;
 
 /// One bus for people, below its heading.
-pub fn write(out: &mut String, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
+pub fn write(out: &mut Page, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> fmt::Result {
     let is_asked = plan[ix].line.as_ref().is_some_and(|line| line.mode == LineMode::Poll);
     for talk in &forecast.talks {
         let device = &plan[talk.device];

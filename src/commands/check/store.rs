@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::figures::{bytes_text, rate_json, span};
+use super::page::Page;
 use crate::config::forecast::Rate;
 use crate::config::plan::StorePlan;
 use crate::config::units::{write_duration, write_size};
@@ -19,7 +20,7 @@ const AMPLIFICATION: f64 = 4.0;
 const DAYS_PER_YEAR: f64 = 365.25;
 
 /// For people; `flash` is bytes per day.
-pub fn write(out: &mut String, store: &StorePlan, flash: Rate) -> fmt::Result {
+pub fn write(out: &mut Page, store: &StorePlan, flash: Rate) -> fmt::Result {
     let age = store.max_age.map_or_else(String::new, |age| format!(", at most {} old", write_duration(age)));
     let interval = write_duration(store.commit_interval);
     writeln!(out, "store   at most {}{age}, a commit every {interval}", write_size(store.max_size))?;

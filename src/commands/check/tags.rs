@@ -5,13 +5,14 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::figures::{device_name, millis, write_rows};
+use super::page::Page;
 use crate::config;
 use crate::config::plan::{Plan, Source, TagPlan};
 use crate::config::units::write_duration;
 use crate::model::registers::BitField;
 
 /// All of them for people.
-pub fn write(out: &mut String, plan: &Plan) -> fmt::Result {
+pub fn write(out: &mut Page, plan: &Plan) -> fmt::Result {
     writeln!(out, "\ntags")?;
     let row = |tag: &TagPlan| {
         let data_type = if tag.data_type.registers() > 1 {

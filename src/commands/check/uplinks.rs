@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::figures::{budget_text, bytes_text, rate_json, span};
 use super::files;
+use super::page::Page;
 use crate::commands::cost::bill::{Bill, Course, Row, bill};
 use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Plan, Preset, Schedule, Transport, UplinkPlan};
 use crate::config::preset;
@@ -21,8 +22,9 @@ use crate::model::number::Class;
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(20 * 60);
 
 /// One uplink for people.
-pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result {
+pub fn write(out: &mut Page, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result {
     let bill = bill(plan, uplink, None);
+    out.about(format!("uplink {}", uplink.name));
     writeln!(out, "\nuplink {}: as {}, {}", uplink.name, uplink.client_id, classes(&uplink.classes))?;
     let servers: Vec<String> = uplink.servers.iter().map(ToString::to_string).collect();
     writeln!(out, "  servers {}", servers.join(", then "))?;
@@ -30,16 +32,15 @@ pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result 
         return writeln!(out, "  the broker of this gateway: no network, no bill");
     }
     if uplink.servers.iter().any(|server| server.transport == Transport::Quic) && uplink.keep_alive > QUIC_KEEP_ALIVE {
-        writeln!(
-            out,
-            "  ! keep_alive {} is long for quic://: an Ironbridge listener ends a connection after 30 min without a \
+        out.warn(format_args!(
+            "keep_alive {} is long for quic://: an Ironbridge listener ends a connection after 30 min without a \
              packet, which behind a NAT is a connect each time; at most {} is safe",
             write_duration(uplink.keep_alive),
             write_duration(QUIC_KEEP_ALIVE)
-        )?;
+        ))?;
     }
     if let Some(trouble) = files::of_uplink(uplink) {
-        writeln!(out, "  ! disabled until this is put right: {trouble}")?;
+        out.warn(format_args!("disabled until this is put right: {trouble}"))?;
     }
     if let Some(proxy) = &uplink.proxy {
         writeln!(out, "  by the proxy {}:{}", proxy.host, proxy.port)?;
@@ -50,6 +51,7 @@ pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result 
     write_spending(out, uplink)?;
     write_course(out, &bill, &bill.whole)?;
     for (place, (path, course)) in (1..).zip(uplink.paths.iter().zip(&bill.paths)) {
+        out.about(format!("uplink {}, path {}", uplink.name, path.name));
         writeln!(out, "  path {place} {}: {}", path.name, path_words(path))?;
         write_course(out, &bill, course)?;
     }
@@ -57,7 +59,7 @@ pub fn write(out: &mut String, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result 
 }
 
 /// `budget 200MiB/month, 20 % of it kept for alarms and live values, then stop; at most 32KiB/s`
-fn write_spending(out: &mut String, uplink: &UplinkPlan) -> fmt::Result {
+fn write_spending(out: &mut Page, uplink: &UplinkPlan) -> fmt::Result {
     let mut words: Vec<String> =
         uplink.budgets.iter().map(|budget| format!("budget {}", budget_text(*budget))).collect();
     let limited = !uplink.budgets.is_empty() || uplink.paths.iter().any(|path| !path.budgets.is_empty());
@@ -70,7 +72,7 @@ fn write_spending(out: &mut String, uplink: &UplinkPlan) -> fmt::Result {
 }
 
 /// The bytes, and with a price the money, of the format as configured.
-fn write_course(out: &mut String, bill: &Bill, course: &Course) -> fmt::Result {
+fn write_course(out: &mut Page, bill: &Bill, course: &Course) -> fmt::Result {
     let Some(row) = configured(bill, course) else { return Ok(()) };
     let indent = if course.path.is_some() { "    if it carries all of them" } else { " " };
     write!(
@@ -92,7 +94,7 @@ fn write_course(out: &mut String, bill: &Bill, course: &Course) -> fmt::Result {
     writeln!(out)?;
     for used in row.budgets.iter().filter(|used| used.part.most > 1.0) {
         let percent = span(used.part, |part| format!("{:.0} %", part * 100.0));
-        writeln!(out, "  ! {percent} of the budget of {}; see ironbridge cost", budget_text(used.budget))?;
+        out.warn(format_args!("{percent} of the budget of {}; see ironbridge cost", budget_text(used.budget)))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::model::number::Class;
 use crate::model::time::{Certainty, Wall, civil_from_days};
 use crate::payload::json;
 use crate::store::inspect::LookError;
-use crate::store::{self, MeterRow, Owed, OwedBody, Survey, Surveyed};
+use crate::store::{self, Absent, MeterRow, Owed, OwedBody, Survey, Surveyed};
 
 /// A store with less than this says nothing about a month.
 const LEAST_MS: i64 = 60_000;
@@ -154,6 +154,10 @@ impl Seen {
             let since = if seen.is_cut { format!(", held since {}", wall(seen.from_ms)) } else { String::new() };
             let _ = writeln!(out, "{since}");
         }
+        for class in &self.survey.absent {
+            let gone = if class.is_gone { ": those it had are gone, so its rate is not known" } else { "" };
+            let _ = writeln!(out, "  {:<9} 0 records{gone}", class.stream.as_str());
+        }
         out
     }
 
@@ -165,9 +169,16 @@ impl Seen {
                 "days": self.days_of(seen), "records_per_day": self.per_day(seen), "encoded_for_sizes": seen.sample.len(),
             })
         };
+        let absent = |class: &Absent| {
+            json!({
+                "stream": class.stream.as_str(), "records": 0, "days": self.days(),
+                "records_per_day": if class.is_gone { Value::Null } else { 0.0.into() }, "encoded_for_sizes": 0,
+            })
+        };
+        let streams = self.survey.streams.iter().map(stream).chain(self.survey.absent.iter().map(absent));
         json!({
             "from_unix_ms": self.from_ms, "to_unix_ms": self.to_ms, "days": self.days(),
-            "streams": self.survey.streams.iter().map(stream).collect::<Vec<_>>(),
+            "streams": streams.collect::<Vec<_>>(),
         })
     }
 

@@ -78,7 +78,7 @@ async fn start(plan: Arc<Plan>) -> Result<Gateway, Failed> {
 fn pulse(store: &StoreHandle, uplink: &UplinkStats) -> Pulse {
     let stats = store.stats();
     Pulse {
-        stored: stats.stored.iter().map(Counter::get).sum(),
+        stored: stats.stored.values().map(Counter::get).sum(),
         backlog: store.backlogs().iter().map(|(_, owed)| owed).sum(),
         sessions: uplink.sessions.get(),
         connected: uplink.connected.get() == 1,

@@ -57,7 +57,7 @@ impl Scenario {
 
 /// A path as a TOML string.
 fn quoted(path: &Path) -> String {
-    toml::Value::String(path.display().to_string()).to_string()
+    config::quoted(&path.display().to_string())
 }
 
 /// What reacts to what is written.

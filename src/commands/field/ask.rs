@@ -24,6 +24,7 @@ use crate::field::tags::exponent;
 use crate::flow::clock::Clock;
 use crate::model::quality::{Cause, Quality};
 use crate::model::tag::{Address, DataType};
+use crate::model::time::millis;
 use crate::model::value::Value;
 use crate::pipeline::limits;
 use crate::pipeline::meaning::{Factor, Meaning};
@@ -246,7 +247,7 @@ pub fn answer_json(target: &Target, wanted: &Wanted, answer: &Answer) -> Json {
         "quality": answer.quality.as_str(),
         "cause": answer.quality.cause().map(Cause::as_str),
         "advice": answer.advice,
-        "elapsed_ms": u64::try_from(answer.took.as_millis()).unwrap_or(u64::MAX),
+        "elapsed_ms": millis(answer.took),
     })
 }
 

@@ -7,13 +7,11 @@ use std::time::Duration;
 use crate::commands::run::DEFAULT_CONFIG;
 use crate::commands::{self, Failed};
 use crate::config::plan::{BusPlan, DevicePlan, Plan, Source, TagPlan};
-use crate::config::{self, Problem};
+use crate::config::{self, MODBUS_PORT, Problem, quoted};
 use crate::field::driver::Pace;
 use crate::model::sunspec::ModelPlace;
 use crate::model::tag::{Address, BusIx};
 
-/// Where Modbus TCP listens (Messaging on TCP/IP 1.0b, section 4.3.1.2).
-pub const MODBUS_PORT: u16 = 502;
 /// Most values of one `--count`.
 const COUNT_MAX: u16 = 1000;
 /// The words that say how a device is reached, and the `type` of a bus that they mean.
@@ -241,7 +239,6 @@ fn styled(address: Address, style: &str) -> String {
 
 /// The configuration that says what the command line says.
 fn configuration(args: &TargetArgs, kind: &str, place: &str, addresses: &[String], purpose: Purpose) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string(); // a JSON string is a TOML one
     let link = if matches!(kind, "modbus-rtu" | "modbus-ascii") {
         format!("port = {}\nserial = {}", quoted(place), quoted(&args.line))
     } else {

@@ -61,7 +61,9 @@ us publish NCMD). A value may come twice: topic and time are its key. What was s
 historical, from edge nodes that name our --host-id as their primary host, and from no others. Not into --sqlite, not with --share.
 
 With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write one
---sqlite FILE (or each its own), and ask with --report FILE…";
+--sqlite FILE (or each its own), and ask with --report FILE…
+
+Exit codes: 0 ended as told · 1 --expect-complete or --report, and something is missing · 64 usage · 75 never connected";
 
 /// Reference consumer: take what a broker has, each record once, and report what is missing
 #[derive(Debug, Args)]
@@ -232,6 +234,9 @@ fn extension(path: &Path) -> Option<&str> {
 fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
     if !["auto", "json", "batch", SPARKPLUG].contains(&args.format.as_str()) {
         return Err(Failed::Usage(format!("--format {}: expected auto, json, batch or sparkplug", args.format)));
+    }
+    for file in [&args.ca_file, &args.certificate, &args.key, &args.password_file].into_iter().flatten() {
+        std::fs::File::open(file).map_err(|error| Failed::unread(file.display(), &error))?;
     }
     let url = args.url.as_deref().unwrap_or_default();
     let tls = args

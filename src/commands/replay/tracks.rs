@@ -1,5 +1,6 @@
 //! A recording as scripts, one for each line: its questions, and what happened to the line itself. Pure but for the reading.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ pub fn read(file: &Path) -> Result<Tracks, Failed> {
 fn script<'a>(items: impl Iterator<Item = &'a Item>, link: &BusLink, length: Duration) -> Script {
     let is_port = matches!(link.carrier, Carrier::Serial(_));
     let (mut takes, mut cues) = (Vec::new(), Vec::new());
+    // Of several connections one may not be had because the device serves fewer: the line is there while any of them is.
+    let mut open = BTreeSet::new();
     // A line that was lost, and has not been opened since.
     let mut lost: Option<Duration> = None;
     for item in items {
@@ -107,18 +110,57 @@ fn script<'a>(items: impl Iterator<Item = &'a Item>, link: &BusLink, length: Dur
                 });
             }
             Item::Note(event) => match &event.what {
-                What::Opened if lost.take().is_some() => cues.push((event.at, Cue::Back)),
-                What::NotOpened(_) if lost.is_none() => {
+                What::Opened => {
+                    open.insert(event.connection);
+                    if lost.take().is_some() {
+                        cues.push((event.at, Cue::Back));
+                    }
+                }
+                What::NotOpened(_) if lost.is_none() && open.is_empty() => {
                     lost = Some(event.at);
                     cues.push((event.at, Cue::Gone));
                 }
-                What::Closed { by, .. } if *by != By::Us && is_port && lost.is_none() => {
-                    lost = Some(event.at);
-                    cues.push((event.at, Cue::Gone));
+                What::Closed { by, .. } => {
+                    open.remove(&event.connection);
+                    if *by != By::Us && is_port && lost.is_none() {
+                        lost = Some(event.at);
+                        cues.push((event.at, Cue::Gone));
+                    }
                 }
                 _ => {}
             },
         }
     }
     Script::new(takes, cues, length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::Event;
+
+    fn cues(events: &[(u64, u32, What)]) -> Vec<(u64, Cue)> {
+        let [name, kind, place, settings] = ["b", "modbus-tcp", "somewhere:502", ""].map(str::to_owned);
+        let line = Line { name, kind, place, settings, response_timeout: Duration::from_secs(1) };
+        let link = wires::link(&line).expect("a line that can be played");
+        let at = Duration::from_secs;
+        let note = |(second, connection, what): &(u64, u32, What)| {
+            Item::Note(Event { at: at(*second), line: 0, connection: *connection, what: what.clone() })
+        };
+        let items: Vec<Item> = events.iter().map(note).collect();
+        let script = script(items.iter(), &link, at(100));
+        script.cues().iter().map(|(at, cue)| (at.as_secs(), *cue)).collect()
+    }
+
+    #[test]
+    fn a_connection_too_many_does_not_take_the_line_away_and_the_last_one_does() {
+        let refused = || What::NotOpened("connection refused".to_owned());
+        let closed = |by| What::Closed { by, error: String::new() };
+        let serves_one = [(0, 0, What::Opened), (1, 1, refused()), (11, 1, refused())];
+        assert_eq!(cues(&serves_one), [], "the first connection goes on");
+        let lost = [(20, 0, closed(By::Them)), (21, 0, refused()), (22, 1, refused()), (30, 1, What::Opened)];
+        let all = [&serves_one[..], &lost[..]].concat();
+        assert_eq!(cues(&all), [(21, Cue::Gone), (30, Cue::Back)]);
+        assert_eq!(cues(&[(0, 0, refused()), (5, 0, What::Opened)]), [(0, Cue::Gone), (5, Cue::Back)]);
+    }
 }

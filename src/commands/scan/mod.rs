@@ -16,13 +16,14 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Failed;
-use super::field::target::{MODBUS_PORT, endpoint};
+use super::field::target::endpoint;
 use super::interrupt::Interrupt;
+use crate::config::{MODBUS_PORT, quoted};
 use crate::flow::clock::Clock;
 use crate::model::tag::{Address, Table};
 use found::Survey;
 use progress::Progress;
-use settings::{Wanted, bus, quoted, serial_lines};
+use settings::{Wanted, bus, serial_lines};
 use units::UnitList;
 
 mod advice;

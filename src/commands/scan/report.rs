@@ -8,6 +8,7 @@ use super::prober::Sign;
 use super::{Place, advice, guess, snippet};
 use crate::commands::{self, Failed};
 use crate::field::modbus::identity::Identity;
+use crate::model::time::millis;
 
 /// Prints the survey on standard output.
 pub fn print(survey: &Survey, place: &Place, as_json: bool) -> Result<(), Failed> {
@@ -153,6 +154,6 @@ fn device(found: &Found) -> Json {
         "tables": tables.collect::<serde_json::Map<_, _>>(),
         "other_unit_id": found.sign == Sign::OtherId,
         "profiles": guess::profiles(&found.portrait),
-        "elapsed_ms": u64::try_from(found.took.as_millis()).unwrap_or(u64::MAX),
+        "elapsed_ms": millis(found.took),
     })
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::commands::field::target::usage;
 use crate::commands::{self, Failed};
-use crate::config;
 use crate::config::plan::BusPlan;
+use crate::config::{self, quoted};
 
 /// In the order of how often they are met; 19200-8E1 is the one the standard asks for (Modbus over Serial Line 1.02,
 /// section 3.2), 9600-8N1 the one that most devices leave the factory with.
@@ -74,11 +74,6 @@ pub fn bus(lines: &str, timeout: Duration) -> Result<BusPlan, Failed> {
     let loaded = config::parse(&text, Path::new("command line"), &commands::host_facts());
     let plan = loaded.map_err(|problems| usage(problems.iter()))?.plan;
     plan.buses.into_iter().next().ok_or_else(|| Failed::Internal("a configuration of one bus has none".into()))
-}
-
-/// A text in TOML.
-pub fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string() // a JSON string is a TOML one
 }
 
 #[cfg(test)]

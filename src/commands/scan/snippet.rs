@@ -6,7 +6,7 @@ use super::Place;
 use super::found::{Found, Survey};
 use super::guess;
 use super::prober::Sign;
-use super::settings::quoted;
+use crate::config::quoted;
 
 /// Longest name made of what a device says.
 const NAME_MAX: usize = 24;

@@ -12,7 +12,7 @@ use super::{Where, failed};
 use crate::commands::{self, Failed};
 use crate::host::clock::RELEASE_MS;
 use crate::model::number::Class;
-use crate::store::export::{self, ExportError, Form, Glob, Selection, Sheet, Summary};
+use crate::store::export::{Export, ExportError, Form, Glob, Selection, Sheet, Summary};
 
 /// `ironbridge store export`
 #[derive(Debug, clap::Args)]
@@ -59,9 +59,10 @@ enum FormName {
 pub(super) fn run(dir: &Path, args: &ExportArgs) -> Result<(), Failed> {
     let selection = selection(args)?;
     let form = form(args)?;
+    let export = Export::open(dir, RELEASE_MS).map_err(|error| failed(&error))?;
     let summary = match &args.out {
-        None => to_stream(dir, &selection, form, Box::new(io::stdout()))?,
-        Some(path) => to_file(dir, &selection, form, path)?,
+        None => to_stream(export, &selection, form, Box::new(io::stdout()))?,
+        Some(path) => to_file(export, &selection, form, path)?,
     };
     let Some(summary) = summary else { return Ok(()) };
     if args.place.json {
@@ -117,12 +118,12 @@ fn form(args: &ExportArgs) -> Result<Form, Failed> {
 
 /// `None`: whoever read it has heard enough.
 fn to_stream(
-    dir: &Path,
+    export: Export,
     selection: &Selection,
     form: Form,
     into: Box<dyn Write + Send>,
 ) -> Result<Option<Summary>, Failed> {
-    match write(dir, selection, form, into) {
+    match write(export, selection, form, into) {
         Ok(summary) => Ok(Some(summary)),
         Err(ExportError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
         Err(error) => Err(explain(error)),
@@ -130,11 +131,11 @@ fn to_stream(
 }
 
 /// Under another name until it is whole. What is no file (a pipe, a device) is written to and never replaced; a link stays one.
-fn to_file(dir: &Path, selection: &Selection, form: Form, path: &Path) -> Result<Option<Summary>, Failed> {
+fn to_file(export: Export, selection: &Selection, form: Form, path: &Path) -> Result<Option<Summary>, Failed> {
     let cannot = |error: io::Error| Failed::TryAgain(format!("--out {}: {error}", path.display()));
     if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         let into = File::options().write(true).open(path).map_err(cannot)?;
-        return to_stream(dir, selection, form, Box::new(into));
+        return to_stream(export, selection, form, Box::new(into));
     }
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut draft = target.as_os_str().to_owned();
@@ -142,7 +143,7 @@ fn to_file(dir: &Path, selection: &Selection, form: Form, path: &Path) -> Result
     let draft = PathBuf::from(draft);
     let file = File::create(&draft).map_err(cannot)?;
     let written = file.try_clone().map_err(cannot).and_then(|into| {
-        let summary = write(dir, selection, form, Box::new(into)).map_err(explain)?;
+        let summary = write(export, selection, form, Box::new(into)).map_err(explain)?;
         file.sync_all().and_then(|()| fs::rename(&draft, &target)).map_err(cannot)?;
         Ok(summary)
     });
@@ -152,7 +153,12 @@ fn to_file(dir: &Path, selection: &Selection, form: Form, path: &Path) -> Result
     written.map(Some)
 }
 
-fn write(dir: &Path, selection: &Selection, form: Form, into: Box<dyn Write + Send>) -> Result<Summary, ExportError> {
+fn write(
+    export: Export,
+    selection: &Selection,
+    form: Form,
+    into: Box<dyn Write + Send>,
+) -> Result<Summary, ExportError> {
     let bar = ProgressBar::new(0);
     if !io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -161,7 +167,7 @@ fn write(dir: &Path, selection: &Selection, form: Form, into: Box<dyn Write + Se
         bar.set_style(style);
     }
     let mut sheet = Sheet::new(form, into)?;
-    let summary = export::export(dir, selection, RELEASE_MS, &mut sheet, &mut |done, of| {
+    let summary = export.write(selection, &mut sheet, &mut |done, of| {
         bar.set_length(of);
         bar.set_position(done);
     });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::commands::{duration, plain_clock};
-use crate::model::time::Certainty;
+use crate::model::time::{Certainty, signed_millis};
 
 /// A moment, or how long ago it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Moment {
                 if now.certainty == Certainty::Floor {
                     return Err("this machine does not know the time: write times as 2026-11-20T20:00:00Z".into());
                 }
-                Ok(now.unix_ms.saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)))
+                Ok(now.unix_ms.saturating_sub(signed_millis(ago)))
             }
         }
     }

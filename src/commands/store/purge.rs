@@ -12,12 +12,12 @@ use crate::store::purge::{self, Owed, Purge, PurgeError, Purged};
 
 /// `ironbridge store purge`
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("upto").required(true).args(["before", "older"]))]
 pub(super) struct PurgeArgs {
     #[command(flatten)]
     pub(super) place: Where,
     /// What was taken before: 2026-11-20T20:00:00Z, 2026-11-20, or -30d
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = moment)]
-    #[arg(required_unless_present = "older", conflicts_with = "older")]
     before: Option<Moment>,
     /// What is older than this, such as 30d
     #[arg(long, value_name = "DURATION", value_parser = crate::commands::duration)]

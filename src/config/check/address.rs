@@ -244,6 +244,30 @@ const fn is_one_bit(address: Address) -> bool {
     address.table.is_bits() || address.bit.is_some()
 }
 
+/// What IEC 61131-3 and other tools call the types.
+const OTHER_NAMES: [(&str, &str); 20] = [
+    ("boolean", "bool"),
+    ("bit", "bool"),
+    ("int", "int16"),
+    ("short", "int16"),
+    ("uint", "uint16"),
+    ("word", "uint16"),
+    ("ushort", "uint16"),
+    ("dint", "int32"),
+    ("long", "int32"),
+    ("udint", "uint32"),
+    ("dword", "uint32"),
+    ("lint", "int64"),
+    ("ulint", "uint64"),
+    ("lword", "uint64"),
+    ("real", "float32"),
+    ("float", "float32"),
+    ("single", "float32"),
+    ("lreal", "float64"),
+    ("double", "float64"),
+    ("string", "string(16)"),
+];
+
 fn parse_type(word: &str) -> Result<DataType, String> {
     if let Some(found) = DataType::from_name(word) {
         return Ok(found);
@@ -254,7 +278,12 @@ fn parse_type(word: &str) -> Result<DataType, String> {
         }
     }
     let names = DataType::SIMPLE.map(|data_type| data_type.to_string());
-    Err(format!("unknown type{}", super::super::nearest::hint(word, names.iter().map(String::as_str))))
+    let lower = word.to_lowercase();
+    let hint = match OTHER_NAMES.iter().find(|(other, _)| *other == lower) {
+        Some((_, own)) => format!(", did you mean `{own}`?"),
+        None => super::super::nearest::hint(word, names.iter().map(String::as_str)),
+    };
+    Err(format!("unknown type{hint}"))
 }
 
 /// Why a tag at this place cannot be written, if it cannot.

@@ -8,10 +8,8 @@ use super::super::plan::{Derivation, DevicePlan, Source, TagPlan};
 use super::super::problem::{Finding, Findings};
 use super::super::section::{Section, Spot};
 use super::super::source::At;
-use super::address;
-use crate::model::tag::{Access, Address, DataType, Table, TagIx};
+use crate::model::tag::{Access, TagIx};
 
-const TYPES_ALLOWED: &str = "float64 (the default), int64, uint64, bool, string(N)";
 /// Keys that say where on a wire a tag is, and how to write it there.
 const OF_THE_WIRE: [&str; 12] = [
     "address",
@@ -57,21 +55,6 @@ pub fn source(section: &Section<'_, '_>, text: Spot<&str>) -> Option<Source> {
             None
         }
     }
-}
-
-/// The type of a derived tag.
-pub fn data_type(section: &Section<'_, '_>) -> Option<DataType> {
-    let somewhere = Address { table: Table::Holding, start: 0, bit: None };
-    let Some(_) = section.get("type") else { return Some(DataType::Float64) };
-    let text = section.text("type")?;
-    let found = address::data_type(Some(text.value), somewhere).ok();
-    let known = found.filter(|kind| {
-        matches!(kind, DataType::Float64 | DataType::Int64 | DataType::Uint64 | DataType::Bool | DataType::Text(_))
-    });
-    if known.is_none() {
-        section.report(section.wrong("type", text.at, "not a type of a derived tag").allowed(TYPES_ALLOWED));
-    }
-    known
 }
 
 /// Notes an expression that was read.

@@ -10,8 +10,6 @@ use super::super::plan::{
 use super::super::raw::{Trail, Value};
 use super::super::schema;
 use super::super::section::{Section, Spot};
-use super::address;
-use crate::model::tag::{Address, DataType, Table};
 
 /// Keys of a bus that only this type has.
 pub const BUS_KEYS: [&str; 10] = [
@@ -79,7 +77,6 @@ const SEND_MAX: usize = 256;
 const PATTERNS_MAX: usize = 32;
 /// How bytes are written.
 pub const BYTES_FORM: &str = "text such as \"\\r\\n\", or \"hex:02 0D\"";
-const TYPES_ALLOWED: &str = "float64 (the default), int64, uint64, bool, string(N)";
 
 /// The frames of a bus; problems are reported.
 pub fn frames(section: &Section<'_, '_>) -> Option<LinePlan> {
@@ -214,20 +211,6 @@ pub fn field(section: &Section<'_, '_>, patterns: &[Pattern]) -> Option<Source> 
     let field = section.required_text("field", "the name of a group in the `match` of its device")?;
     known(section, field, patterns);
     Some(Source::Field(field.value.to_owned()))
-}
-
-/// The type of such a tag.
-pub fn data_type(section: &Section<'_, '_>) -> Option<DataType> {
-    let somewhere = Address { table: Table::Holding, start: 0, bit: None };
-    let Some(_) = section.get("type") else { return Some(DataType::Float64) };
-    let text = section.text("type")?;
-    let found = address::data_type(Some(text.value), somewhere).ok().filter(|kind| {
-        matches!(kind, DataType::Float64 | DataType::Int64 | DataType::Uint64 | DataType::Bool | DataType::Text(_))
-    });
-    if found.is_none() {
-        section.report(section.wrong("type", text.at, "not a type of what is read from text").allowed(TYPES_ALLOWED));
-    }
-    found
 }
 
 /// A text, or a list of them.

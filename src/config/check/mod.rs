@@ -54,6 +54,7 @@ use std::path::Path;
 
 pub use address::{STYLES, Style, modicon, parse_field, restyled};
 pub use bridge::GATEWAY;
+pub use reach::MODBUS_PORT;
 
 use super::files::{Complete, FileSet};
 use super::plan::Plan;

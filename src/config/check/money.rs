@@ -8,6 +8,7 @@ use super::super::section::{Section, Spot};
 use super::super::units;
 
 const BUDGET_FORM: &str = "bytes per day or month, such as \"200MiB/month\"";
+const BUDGETS_FORM: &str = "[\"200MiB/month\", \"20MiB/day\"]: bytes per month, per day, or both";
 const BUDGET: RangeInclusive<u64> = 64 << 10..=16 << 40;
 const RATE_FORM: &str = "bytes per second, such as \"32KiB/s\"";
 const RATE: RangeInclusive<u64> = 128..=1 << 30;
@@ -21,10 +22,13 @@ const SCHEDULE_LASTS_MIN: Duration = Duration::from_secs(10);
 /// `budget = ["200MiB/month", "20MiB/day"]`
 pub fn budgets(section: &Section<'_, '_>) -> Vec<Budget> {
     let mut budgets: Vec<Budget> = Vec::new();
-    for Spot { value: text, at } in section.texts("budget").unwrap_or_default() {
-        let Some(budget) = budget(text) else {
-            section.report(section.wrong("budget", at, "is no budget").allowed(BUDGET_FORM));
-            continue;
+    for Spot { value: text, at } in section.texts_like("budget", BUDGETS_FORM).unwrap_or_default() {
+        let budget = match budget(text) {
+            Ok(budget) => budget,
+            Err(message) => {
+                section.report(section.wrong("budget", at, message).allowed(BUDGET_FORM));
+                continue;
+            }
         };
         if !BUDGET.contains(&budget.bytes) {
             let allowed = format!("{} ..= {}", units::write_size(*BUDGET.start()), units::write_size(*BUDGET.end()));
@@ -38,19 +42,23 @@ pub fn budgets(section: &Section<'_, '_>) -> Vec<Budget> {
     budgets
 }
 
-fn budget(text: &str) -> Option<Budget> {
-    let (bytes, period) = text.split_once('/')?;
+fn budget(text: &str) -> Result<Budget, String> {
+    let Some((bytes, period)) = text.split_once('/') else {
+        let cure = if units::size(text).is_some() { format!(": write \"{text}/month\"") } else { String::new() };
+        return Err(format!("does not say for how long{cure}"));
+    };
     let period = match period.trim() {
         "day" => Period::Day,
         "month" => Period::Month,
-        _ => return None,
+        _ => return Err("is no budget: behind / stands day or month".to_owned()),
     };
-    Some(Budget { bytes: units::size(bytes)?, period })
+    let bytes = units::size(bytes).ok_or_else(|| format!("is no budget: before / stands {}", units::SIZE_FORM))?;
+    Ok(Budget { bytes, period })
 }
 
 /// `max_rate = "32KiB/s"`
 pub fn max_rate(section: &Section<'_, '_>) -> Option<u64> {
-    let text = section.text("max_rate")?;
+    let text = section.text_like("max_rate", RATE_FORM)?;
     let rate = text.value.trim().strip_suffix("/s").and_then(units::size);
     match rate {
         Some(rate) if RATE.contains(&rate) => return Some(rate),
@@ -58,14 +66,20 @@ pub fn max_rate(section: &Section<'_, '_>) -> Option<u64> {
             let allowed = format!("{}/s ..= {}/s", units::write_size(*RATE.start()), units::write_size(*RATE.end()));
             section.report(section.wrong("max_rate", text.at, "out of range").allowed(allowed));
         }
-        None => section.report(section.wrong("max_rate", text.at, "is no rate").allowed(RATE_FORM)),
+        None => {
+            let cure = match units::size(text.value) {
+                Some(_) => format!(": write \"{}/s\"", text.value.trim()),
+                None => String::new(),
+            };
+            section.report(section.wrong("max_rate", text.at, format!("is no rate{cure}")).allowed(RATE_FORM));
+        }
     }
     None
 }
 
 /// `reserve = "20%"`, as a part of 1.
 pub fn reserve(section: &Section<'_, '_>) -> f64 {
-    let Some(text) = section.text("reserve") else { return RESERVE };
+    let Some(text) = section.text_like("reserve", RESERVE_ALLOWED) else { return RESERVE };
     let percent = text.value.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     match percent {
         Some(percent) if (0.0..=90.0).contains(&percent) => percent / 100.0,
@@ -78,7 +92,7 @@ pub fn reserve(section: &Section<'_, '_>) -> f64 {
 
 /// `price = "0.03/MiB"`, per MiB.
 pub fn price(section: &Section<'_, '_>) -> Option<f64> {
-    let text = section.text("price")?;
+    let text = section.text_like("price", PRICE_FORM)?;
     let price = price_per_mib(text.value);
     if price.is_none() {
         section.report(section.wrong("price", text.at, "is no price").allowed(PRICE_FORM));
@@ -96,7 +110,7 @@ fn price_per_mib(text: &str) -> Option<f64> {
 
 /// `schedule = "*/15min for 2min"`
 pub fn schedule(section: &Section<'_, '_>) -> Option<Schedule> {
-    let text = section.text("schedule")?;
+    let text = section.text_like("schedule", SCHEDULE_FORM)?;
     let parts = text.value.trim().strip_prefix("*/").and_then(|rest| rest.split_once(" for "));
     let times = parts.and_then(|(every, lasts)| units::duration(every).zip(units::duration(lasts)));
     let Some((every, lasts)) = times else {

@@ -22,7 +22,7 @@ const RS485: Rs485 =
 /// The port of a serial bus; each belongs to one bus.
 pub fn serial(section: &Section<'_, '_>, framing: Framing, ports: &mut HashMap<PathBuf, At>) -> Option<PortPlan> {
     let port = section.required_text("port", "the serial port, best its name below /dev/serial/by-id/");
-    let text = section.required_text("serial", "the line settings, such as \"19200-8E1\"");
+    let text = section.required_text_like("serial", "the line settings, such as \"19200-8E1\"");
     let line = text.and_then(|text| {
         let line = line(text.value, framing);
         line.map_err(|message| section.report(section.wrong("serial", text.at, message).allowed(SERIAL_FORM))).ok()

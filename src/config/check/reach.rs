@@ -7,7 +7,7 @@ use super::super::plan::{Carrier, Network, TlsCarrier};
 use super::super::section::{Section, Spot};
 use super::super::source::At;
 
-/// The port of Modbus TCP, and of Modbus over UDP.
+/// The port of Modbus TCP (Messaging on TCP/IP 1.0b, section 4.3.1.2), and of Modbus over UDP.
 pub const MODBUS_PORT: u16 = 502;
 /// What most serial servers give to their first port, bytes as they are.
 pub const SERIAL_SERVER_PORT: u16 = 4001;

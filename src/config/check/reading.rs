@@ -103,7 +103,7 @@ fn field(section: &Section<'_, '_>, data_type: DataType, in_address: Option<BitF
         Some(mask) if u32::from(shift) > mask.trailing_zeros() => {
             format!("the shift of {shift} drops bits of the mask; it may be at most {}", mask.trailing_zeros())
         }
-        Some(mask) if is_signed(data_type) && !is_one_run(mask) => {
+        Some(mask) if data_type.is_signed() && !is_one_run(mask) => {
             format!("bits in several places have no sign: read them as a u{data_type}")
         }
         Some(mask) => return Some(BitField { mask, shift: u8::try_from(shift).unwrap_or(0) }),
@@ -111,10 +111,6 @@ fn field(section: &Section<'_, '_>, data_type: DataType, in_address: Option<BitF
     let allowed = format!("0x1 ..= {all:#X}");
     section.report(section.wrong("mask", node.at, problem).allowed(allowed));
     None
-}
-
-const fn is_signed(data_type: DataType) -> bool {
-    matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64)
 }
 
 fn is_one_run(mask: u64) -> bool {

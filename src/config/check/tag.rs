@@ -16,6 +16,7 @@ use super::names::Unique;
 use super::reading::{Reading, ScaleFrom, map, reading};
 use super::topics::{Template, TopicBook, TopicNames};
 use super::writing::{Target, write};
+use crate::config::blocks::REGISTERS_PER_WRITE_MAX;
 use crate::model::number::Class;
 use crate::model::registers::BitField;
 use crate::model::sunspec::{ModelPlace, ModelRef};
@@ -26,8 +27,6 @@ pub const POLL_RANGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Dur
 const HEARTBEAT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 /// With a deadband and without a heartbeat of its own: a quiet value is told apart from a dead one within minutes.
 const HEARTBEAT: Duration = Duration::from_secs(300);
-/// Modbus Application Protocol 1.1b3, section 6.12.
-const REGISTERS_PER_WRITE_MAX: u16 = 123;
 /// Of what an instrument says, where nothing else is written and it does so every few seconds.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 /// Of a name, a unit or a description: what a page shows in a few lines.
@@ -158,8 +157,8 @@ fn origin(section: &Section<'_, '_>, of: Of<'_>) -> Origin {
     let (address, in_address) = found.map_or((None, None), |found| (Some(found.place), found.field));
     let data_type = match address {
         Some(address) => type_of(section, address, in_address, of.registers_max),
-        None if is_computed => derived::data_type(section),
-        None if is_told => line::data_type(section),
+        None if is_computed => type_off_the_wire(section, "not a type of a derived tag"),
+        None if is_told => type_off_the_wire(section, "not a type of what is read from text"),
         None => {
             known_type(section);
             None
@@ -310,6 +309,20 @@ fn access_of(section: &Section<'_, '_>, address: Option<Address>) -> Access {
         section.report(section.wrong("access", access.at, message).allowed("read"));
     }
     access.value
+}
+
+/// The type of a tag that no register holds. `wrong`: what is said of any other.
+fn type_off_the_wire(section: &Section<'_, '_>, wrong: &str) -> Option<DataType> {
+    let Some(_) = section.get("type") else { return Some(DataType::Float64) };
+    let text = section.text("type")?;
+    let found = DataType::from_name(text.value).filter(|kind| {
+        matches!(kind, DataType::Float64 | DataType::Int64 | DataType::Uint64 | DataType::Bool | DataType::Text(_))
+    });
+    if found.is_none() {
+        let allowed = "float64 (the default), int64, uint64, bool, string(N)";
+        section.report(section.wrong("type", text.at, wrong).allowed(allowed));
+    }
+    found
 }
 
 /// A value is written in one request, so that a device never sees half of it.

@@ -46,6 +46,13 @@ impl ListenerPlan {
         }
     }
 
+    /// Can one that is open by this plan stay open and go by the other one? Then whoever is still let in stays. Only what is
+    /// said of sensors may differ.
+    pub fn may_become(&self, other: &Self) -> bool {
+        let (Some(old), Some(new)) = (&self.mqtt_sn, &other.mqtt_sn) else { return false };
+        old.may_become(new) && Self { mqtt_sn: self.mqtt_sn.clone(), ..other.clone() } == *self
+    }
+
     /// What it is known by where it is told about: two may have the same address, on different interfaces.
     pub fn place(&self) -> String {
         match &self.interface {

@@ -74,6 +74,13 @@ pub struct AddressRange {
 }
 
 impl MqttSnPlan {
+    /// Can a gateway that is at work by this plan go on by the other one? Its clients know it by its id, have been told how long
+    /// a message may be, and look for it in the group that its port is in.
+    pub fn may_become(&self, other: &Self) -> bool {
+        let known = |plan: &Self| (plan.gateway_id, plan.datagram_bytes, plan.advertise.map(|plan| plan.to));
+        known(self) == known(other)
+    }
+
     /// Whom a client with this id, from there, is taken for. An id that is written out is nobody's but its entries': no
     /// pattern, and no door for everybody, lets it in from another network.
     pub fn entrance<'a>(&'a self, client_id: &'a str, from: IpAddr) -> Entrance<'a> {

@@ -22,6 +22,8 @@
 //! the format, and writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the
 //! file needs · `writer` the thread, and `state` what it shares with all others.
 
+use crate::model::lock::Hold as _;
+
 mod batch;
 mod load;
 #[cfg(test)]
@@ -38,7 +40,7 @@ mod writer;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -189,7 +191,7 @@ impl Ledger {
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.wake();
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(thread) = self.thread.hold().take() {
             // A panic there has been reported by the panic hook; there is nothing left to do about it.
             drop(thread.join());
         }

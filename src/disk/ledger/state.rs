@@ -9,6 +9,7 @@ use super::pending::Entered;
 use super::rows::{Ended, Found, OwedRow, SessionId};
 use super::{LedgerFigures, NotRead, load};
 use crate::disk::fault::Fault;
+use crate::model::lock::Hold as _;
 
 /// Bytes of changes that are committed without delay, though nobody waits.
 const HEAVY: usize = 8 * 1024 * 1024;
@@ -123,7 +124,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.hold()
     }
 
     /// Wakes the thread, whatever it sleeps for.

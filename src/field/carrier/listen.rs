@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use super::tcp;
 use crate::config::plan::Network;
+use crate::model::lock::Hold as _;
 
 /// How long an attempt to open waits for a call; the next attempt finds who called in between.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ impl Door {
 
 /// Never contended: door and connection belong to one bus, which is one task.
 fn lock(hall: &Mutex<Hall>) -> MutexGuard<'_, Hall> {
-    hall.lock().unwrap_or_else(PoisonError::into_inner)
+    hall.hold()
 }
 
 impl Hall {

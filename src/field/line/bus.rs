@@ -4,12 +4,11 @@
 //! silent costs its neighbours one probe in twenty parts of the bus's time; every loss of the connection and every
 //! standing of a device is told once. Its tags are read-only: a command that comes all the same is refused.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::field::display;
 use tracing::{debug, info};
 
@@ -18,7 +17,6 @@ use super::talk::{NoAnswer, Talk};
 use crate::config::lines::Reader;
 use crate::config::plan::{DevicePlan, LineMode, Plan};
 use crate::field::adopt::Plans;
-use crate::field::backoff::{reopening, takes_long};
 use crate::field::bus::{BusHandle, Shared, refuse_stopping};
 use crate::field::carrier::{self, Opener};
 use crate::field::command::{COMMANDS_WAITING_MAX, FieldCommand};
@@ -36,6 +34,7 @@ use crate::flow::stop::Stop;
 use crate::model::command::{Outcome, Refusal};
 use crate::model::quality::Cause;
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
+use crate::model::time::micros;
 
 /// One bus, built and then run.
 pub struct LineBus {
@@ -101,8 +100,10 @@ impl LineBus {
             others: Vec::new(),
             switches: Arc::clone(&switches),
         };
-        let talk = Talk::new(opener, &line, Arc::clone(&stats));
         let (mode, response_timeout) = (line.mode, bus_plan.response_timeout);
+        // Whoever asked there before us may still be answered: an answer does not say to whom.
+        let listen_first = if mode == LineMode::Poll { response_timeout } else { Duration::ZERO };
+        let talk = Talk::new(opener, &line, listen_first, Arc::clone(&stats));
         let site = Site { plan, bus, place: 0, devices, stats, switches };
         let mut envoy = Envoy::new(site, hub.clone(), shared.clock, tags);
         for (device, partner) in envoy.roster.devices.iter_mut().zip(&partners) {
@@ -166,31 +167,10 @@ impl LineBus {
     }
 
     async fn open(&mut self) {
-        // Whoever asked there before us may still be answered: an answer does not say to whom.
-        let listen_first = if self.mode == LineMode::Poll { self.response_timeout } else { Duration::ZERO };
-        if self.talk.was_proven() && !self.envoy.cut {
-            tokio::select! {
-                opened = self.talk.open(listen_first) => return self.opened(opened).await,
-                () = sleep(reopening(self.response_timeout)) => {}
-                () = self.stop.begun() => return,
-            }
-            self.envoy.tell_cut(&takes_long()).await;
-        }
-        let opened = tokio::select! {
-            opened = self.talk.open(listen_first) => opened,
-            () = self.stop.begun() => return,
-        };
-        self.opened(opened).await;
-    }
-
-    async fn opened(&mut self, opened: io::Result<()>) {
-        match opened {
-            Ok(()) => {
-                let now = Instant::now();
-                self.envoy.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
-                self.partners.iter_mut().for_each(|partner| (partner.due, partner.heard) = (now, now));
-            }
-            Err(error) => self.envoy.tell_cut(&error).await,
+        if self.envoy.open(&mut self.talk, &self.stop).await {
+            let now = Instant::now();
+            self.envoy.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
+            self.partners.iter_mut().for_each(|partner| (partner.due, partner.heard) = (now, now));
         }
     }
 
@@ -236,7 +216,7 @@ impl LineBus {
         }
         let (elapsed_ms, error) = (begun.elapsed().as_millis(), answer.as_ref().err().map(display));
         debug!(bus = %self.envoy.name, device = %device.name, elapsed_ms, error, "polled");
-        self.envoy.stats.busy_micros.add(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.envoy.stats.busy_micros.add(micros(begun.elapsed()));
         match answer {
             Ok(readings) => self.said(seat, readings).await,
             Err(NoAnswer::Timeout) => self.failed(seat, Cause::Timeout, begun).await,

@@ -1,4 +1,4 @@
-//! The wire of a line bus: opened, read frame by frame, asked one question at a time, opened again with backoff.
+//! The wire of a line bus: opened, read frame by frame, asked one question at a time.
 
 use std::io;
 use std::sync::Arc;
@@ -9,14 +9,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::lines::{Framer, Heard};
 use crate::config::plan::{FrameCut, LinePlan};
-use crate::field::backoff::Backoff;
 use crate::field::carrier::{Opener, Wire};
+use crate::field::connection::{Connection, Speaks};
 use crate::field::stats::BusStats;
 
 /// Bytes taken from the wire at a time.
 const READ_BYTES: usize = 512;
-/// With nobody answering for this long a connection is opened anew, though it looks well.
-const MUTE_MAX: Duration = Duration::from_secs(60);
 
 /// Silence before a question: what the system still holds back of an older answer comes out in this time …
 const SETTLE: Duration = Duration::from_millis(2);
@@ -44,17 +42,13 @@ pub(super) enum NoAnswer {
 
 /// The wire and its frames.
 pub(super) struct Talk {
-    opener: Box<dyn Opener>,
-    wire: Option<Box<dyn Wire>>,
+    connection: Connection<Box<dyn Wire>>,
     framer: Framer,
     idle: Option<Duration>,
     last_byte: Instant,
-    last_answer: Instant,
+    /// After opening nothing is asked for so long.
+    listen_first: Duration,
     quiet_until: Instant,
-    retry_at: Instant,
-    backoff: Backoff,
-    proven: bool,
-    opened_before: bool,
     took: Option<Duration>,
     /// When it was opened; until the first byte.
     opened_at: Option<Instant>,
@@ -63,24 +57,19 @@ pub(super) struct Talk {
 
 impl Talk {
     /// Not yet open.
-    pub(super) fn new(opener: Box<dyn Opener>, plan: &LinePlan, stats: Arc<BusStats>) -> Self {
+    pub(super) fn new(opener: Box<dyn Opener>, plan: &LinePlan, listen_first: Duration, stats: Arc<BusStats>) -> Self {
         let now = Instant::now();
         let idle = match plan.cut {
             FrameCut::Idle(idle) => Some(idle),
             FrameCut::Marks { .. } | FrameCut::Length { .. } => None,
         };
         Self {
-            opener,
-            wire: None,
+            connection: Connection::new(opener, Arc::clone(&stats)),
             framer: Framer::new(plan),
             idle,
             last_byte: now,
-            last_answer: now,
+            listen_first,
             quiet_until: now,
-            retry_at: now,
-            backoff: Backoff::default(),
-            proven: false,
-            opened_before: false,
             opened_at: None,
             took: None,
             stats,
@@ -88,12 +77,12 @@ impl Talk {
     }
 
     pub(super) const fn is_open(&self) -> bool {
-        self.wire.is_some()
+        self.connection.is_open()
     }
 
     /// When the next attempt to open is due.
     pub(super) const fn retry_at(&self) -> Instant {
-        self.retry_at
+        self.connection.retry_at()
     }
 
     /// Until when nothing may be asked: what was asked before may still be answered.
@@ -103,39 +92,13 @@ impl Talk {
 
     /// Has this connection brought anything?
     pub(super) const fn was_proven(&self) -> bool {
-        self.proven
-    }
-
-    /// Opens it; an error sets the time of the next attempt. Cancel-safe.
-    pub(super) async fn open(&mut self, listen_first: Duration) -> io::Result<()> {
-        self.framer.clear();
-        self.proven = false;
-        match self.opener.open().await {
-            Ok(wire) => {
-                self.wire = Some(wire);
-                if std::mem::replace(&mut self.opened_before, true) {
-                    self.stats.reconnects.one();
-                }
-                self.stats.connected.set(1);
-                let now = Instant::now();
-                self.opened_at = Some(now);
-                (self.last_answer, self.quiet_until) = (now, now + listen_first);
-                Ok(())
-            }
-            Err(error) => {
-                self.retry_at = Instant::now() + self.backoff.next(rand::random());
-                Err(error)
-            }
-        }
+        self.connection.was_proven()
     }
 
     /// Closes it; one that worked is opened again at once.
     pub(super) fn close(&mut self) {
-        self.wire = None;
+        self.connection.close();
         self.framer.clear();
-        self.stats.connected.set(0);
-        let wait = if self.proven { Duration::ZERO } else { self.backoff.next(rand::random()) };
-        self.retry_at = Instant::now() + wait;
     }
 
     /// From the last question to the end of its answer.
@@ -145,14 +108,12 @@ impl Talk {
 
     /// A frame of one of our devices came.
     pub(super) fn prove(&mut self) {
-        self.proven = true;
-        self.last_answer = Instant::now();
-        self.backoff.reset();
+        self.connection.prove();
     }
 
     /// Has nobody answered for so long that another connection is worth a try?
     pub(super) fn is_mute(&self) -> bool {
-        self.wire.is_some() && self.last_answer.elapsed() > MUTE_MAX
+        self.connection.is_mute()
     }
 
     /// Whole frames that come until then; returns with the first bytes, or at the time. Cancel-safe.
@@ -160,7 +121,7 @@ impl Talk {
         let silence = self.idle.filter(|_| self.framer.held() > 0).map(|idle| self.last_byte + idle);
         let wake = silence.map_or(until, |silence| silence.min(until));
         let mut buffer = [0; READ_BYTES];
-        let wire = self.wire.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let wire = self.connection.speaker_mut()?;
         let count = tokio::select! {
             biased;
             read = wire.read(&mut buffer) => Some(read?),
@@ -210,7 +171,7 @@ impl Talk {
     ) -> Result<T, NoAnswer> {
         self.drain(patience).await?;
         self.stats.requests.one();
-        let wire = self.wire.as_mut().ok_or(io::ErrorKind::NotConnected).map_err(io::Error::from)?;
+        let wire = self.connection.speaker_mut()?;
         let sent = timeout(patience, async {
             wire.write_all(question).await?;
             wire.flush().await
@@ -258,5 +219,20 @@ impl Talk {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Speaks for Talk {
+    async fn begin(&mut self) -> io::Result<()> {
+        self.framer.clear();
+        self.connection.open(std::convert::identity).await?;
+        let now = Instant::now();
+        self.opened_at = Some(now);
+        self.quiet_until = now + self.listen_first;
+        Ok(())
+    }
+
+    fn untold_for(&self, response_timeout: Duration) -> Option<Duration> {
+        self.connection.untold_for(response_timeout)
     }
 }

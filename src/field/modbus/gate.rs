@@ -12,7 +12,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::timing::ModbusFraming;
 use crate::config::plan::{AnswersAs, BusLink};
 use crate::field::carrier::Wire;
 use crate::field::stats::BusStats;
+use crate::model::lock::Hold as _;
 
 /// A handle to the gate of one connection.
 #[derive(Clone)]
@@ -46,7 +47,7 @@ impl Gate {
 
     /// Never contended: the session and its context are one task.
     fn exchange(&self) -> MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+        self.exchange.hold()
     }
 
     /// Under which unit id the next answers may come.

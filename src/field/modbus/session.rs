@@ -28,8 +28,6 @@ use crate::field::stats::BusStats;
 use crate::flow::timer::Timer;
 use crate::model::tag::Table;
 
-/// Most registers in one write (Application Protocol 1.1b3, section 6.12).
-pub const REGISTERS_PER_WRITE_MAX: usize = 123;
 /// Added to the worst response time seen: the line's quiet after a timeout.
 const QUIET_MARGIN: Duration = Duration::from_millis(20);
 /// Data of the longest answer: a PDU without its function and what counts its bytes.

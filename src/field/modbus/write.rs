@@ -16,7 +16,8 @@
 use tokio_modbus::Request;
 
 use super::decode::{Cut, Piece};
-use super::session::{REGISTERS_PER_WRITE_MAX, Reading};
+use super::session::Reading;
+use crate::config::blocks::REGISTERS_PER_WRITE_MAX;
 use crate::config::plan::{TagPlan, WriteFunction};
 use crate::model::command::Refusal;
 use crate::model::registers::DoesNotFit;
@@ -75,7 +76,7 @@ impl Write {
             Self::Registers { address, words, by } => match (words.as_slice(), by) {
                 ([], _) => return None,
                 ([word], By::Single) => Request::WriteSingleRegister(*address, *word),
-                (words, _) if words.len() > REGISTERS_PER_WRITE_MAX => return None,
+                (words, _) if words.len() > usize::from(REGISTERS_PER_WRITE_MAX) => return None,
                 (words, _) => Request::WriteMultipleRegisters(*address, words.into()),
             },
             Self::Mask { address, and, or } => Request::MaskWriteRegister(*address, *and, *or),
@@ -201,7 +202,8 @@ pub fn intend(tag: &TagPlan, factor: Factor, value: &Value) -> Result<Intent, Re
         DoesNotFit::WrongKind => Refusal::Payload,
     })?;
     if let Change::Words(words) | Change::Bits { bits: words, .. } = &change
-        && (words.len() > REGISTERS_PER_WRITE_MAX || !within_limits_on_the_wire(tag, &meaning, factor, words))
+        && (words.len() > usize::from(REGISTERS_PER_WRITE_MAX)
+            || !within_limits_on_the_wire(tag, &meaning, factor, words))
     {
         return Err(Refusal::Range);
     }

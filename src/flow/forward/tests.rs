@@ -52,7 +52,7 @@ async fn what_nobody_asks_for_and_finds_no_place_is_counted_for_a_gap_record() {
     for _ in 0..=DURABLE_DEPTH {
         entry.submit(letter("m", b"x", Wish::Nothing)).await.expect("taken or counted");
     }
-    assert_eq!(end.spill.take()[Class::Bulk as usize].map(|lost| lost.count), Some(1));
+    assert_eq!(end.spill.take()[Class::Bulk].map(|lost| lost.count), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,10 +63,10 @@ async fn what_nobody_asks_for_is_counted_too_when_its_sender_goes_while_it_waits
     }
     let late = tokio::spawn(entry.submit(letter("m", b"x", Wish::Nothing)));
     tokio::task::yield_now().await;
-    assert!(end.spill.take().iter().all(Option::is_none), "it waits");
+    assert!(end.spill.take().values().all(Option::is_none), "it waits");
     late.abort();
     assert!(late.await.is_err_and(|gone| gone.is_cancelled()));
-    assert_eq!(end.spill.take()[Class::Bulk as usize].map(|lost| lost.count), Some(1));
+    assert_eq!(end.spill.take()[Class::Bulk].map(|lost| lost.count), Some(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn so_many_bytes_wait_and_no_more() {
     assert_eq!(entry.submit(letter("m", &large, Wish::Receipt)).await, Err(Refused::Full));
     drop(taken(&mut end));
     assert_eq!(entry.submit(letter("m", &large, Wish::Nothing)).await, Ok(()));
-    assert!(end.spill.take().iter().all(Option::is_none));
+    assert!(end.spill.take().values().all(Option::is_none));
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn nobody_is_refused_while_a_store_is_going_to_be_opened_and_everything_is
     tokio::time::sleep(DURABLE_WAIT_MAX * 10).await;
     assert!(told.iter().all(|told| !told.is_finished()), "refused meanwhile");
     entry.submit(letter("m", b"x", Wish::Nothing)).await.expect("counted");
-    assert_eq!(end.spill.take()[Class::Bulk as usize].map(|lost| lost.count), Some(1), "it does not wait");
+    assert_eq!(end.spill.take()[Class::Bulk].map(|lost| lost.count), Some(1), "it does not wait");
     end.meet_store();
     for (n, told) in told.drain(..).enumerate() {
         let Some(Durable::Message(record)) = end.records.recv().await else { panic!("a message") };

@@ -62,6 +62,8 @@ pub struct Diagnosis {
     pub stale: u64,
     /// Bytes that belonged to no frame.
     pub garbage: u64,
+    /// Whole frames of another unit while it was asked: of somebody else on the line, or it has another unit id.
+    pub foreign: u64,
     /// Periods of its polls that were missed.
     pub skipped: u64,
     /// Exceptions by code, those that came.

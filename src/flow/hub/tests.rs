@@ -28,7 +28,7 @@ async fn a_store_that_does_not_take_costs_two_seconds_then_a_counted_gap_and_liv
     assert_eq!(waited(1600).await, Duration::ZERO, "there is room");
     end.full.store(true, Ordering::Relaxed);
     assert_eq!(waited(2000).await, Duration::ZERO, "a store without room is not waited for");
-    let lost = end.spill.take()[Class::Bulk as usize].expect("counted");
+    let lost = end.spill.take()[Class::Bulk].expect("counted");
     assert_eq!((lost.count, lost.first.micros, lost.last.micros), (3, 1000, 2000));
     end.full.store(false, Ordering::Relaxed);
     assert_eq!(waited(3000).await, DURABLE_WAIT_MAX, "it moved: worth waiting for");
@@ -56,7 +56,7 @@ async fn an_alarm_waits_for_a_lane_that_frees_after_a_moment_although_telemetry_
     for n in 0..=DURABLE_DEPTH {
         hub.emit(batch(i64::try_from(n).expect("small"))).await;
     }
-    assert!(end.spill.take()[Class::Telemetry as usize].is_some(), "a bus has waited in vain");
+    assert!(end.spill.take()[Class::Telemetry].is_some(), "a bus has waited in vain");
     let alarm = async |before| {
         let at = Stamp { boot: Boot(1), micros: 7 };
         let record = EventRecord { topic: "t".into(), body: Vec::new(), class: Class::Alarm, at, committed: None };
@@ -71,7 +71,7 @@ async fn an_alarm_waits_for_a_lane_that_frees_after_a_moment_although_telemetry_
     let (told, freed) = tokio::join!(alarm(Fate::Kept), frees);
     assert!(freed.is_some());
     assert_eq!(told, (Fate::Kept, MOMENT));
-    assert!(end.spill.take()[Class::Alarm as usize].is_none());
+    assert!(end.spill.take()[Class::Alarm].is_none());
     assert_eq!(alarm(Fate::Kept).await, (Fate::Spilled, DURABLE_WAIT_MAX), "not for ever");
     assert_eq!(alarm(Fate::Spilled).await, (Fate::Spilled, Duration::ZERO), "nor twice in one poll");
     end.full.store(true, Ordering::Relaxed);

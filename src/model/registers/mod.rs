@@ -82,7 +82,7 @@ impl Form {
             DataType::Bytes(length) => Ok(text::decode_bytes(words, length.into(), self.order)),
             data_type => match self.field {
                 None => read_raw(gather(words, self.order), data_type),
-                Some(field) if is_signed(data_type) => Ok(Value::Int(field.cut_signed(gather(words, self.order)))),
+                Some(field) if data_type.is_signed() => Ok(Value::Int(field.cut_signed(gather(words, self.order)))),
                 Some(field) => Ok(Value::Uint(field.cut(gather(words, self.order)))),
             },
         }
@@ -99,7 +99,7 @@ impl Form {
             (data_type, value) => match self.field {
                 None => write_raw(value, data_type)?,
                 Some(field) => {
-                    let sign = if is_signed(data_type) { Sign::Signed } else { Sign::Unsigned };
+                    let sign = if data_type.is_signed() { Sign::Signed } else { Sign::Unsigned };
                     field.place(whole_number(value)?, sign).ok_or(DoesNotFit::OutOfRange)?
                 }
             },
@@ -177,11 +177,6 @@ fn write_number(number: &Value, data_type: DataType) -> Result<u64, DoesNotFit> 
             if whole < low || whole > high { Err(DoesNotFit::OutOfRange) } else { Ok(whole as u64) }
         }
     }
-}
-
-/// Has this integer type a sign?
-const fn is_signed(data_type: DataType) -> bool {
-    matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64)
 }
 
 /// The range of an integer type.

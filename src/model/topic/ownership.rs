@@ -1,9 +1,10 @@
 //! Who owns which topic: what clients may not write, whatever their rules say, and what is a command.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::is_gateways;
+use crate::model::lock::HoldEither as _;
 use crate::model::sparkplug::{Claim, Node};
 use crate::model::tag::TagIx;
 
@@ -51,26 +52,26 @@ impl Ownership {
     /// From now on these tags, and no others.
     pub fn replace(&self, tags: impl IntoIterator<Item = (Arc<str>, TagIx)>) {
         let tags = tags.into_iter().collect();
-        *self.tags.write().unwrap_or_else(PoisonError::into_inner) = tags;
+        *self.tags.hold_write() = tags;
     }
 
     /// From now on devices have their tags at these places.
     pub fn settle(&self, places: HashSet<Box<str>>) {
-        *self.places.write().unwrap_or_else(PoisonError::into_inner) = places;
+        *self.places.hold_write() = places;
     }
 
     fn is_of_device(&self, topic: &str) -> bool {
         let place = topic.rsplit_once('/').map(|(place, _)| place);
-        place.is_some_and(|place| self.places.read().unwrap_or_else(PoisonError::into_inner).contains(place))
+        place.is_some_and(|place| self.places.hold_read().contains(place))
     }
 
     /// From now on these are the edge nodes that the gateway is on its own broker.
     pub fn stand_for(&self, nodes: Vec<Node>) {
-        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+        *self.nodes.hold_write() = nodes;
     }
 
     fn of_nodes(&self, topic: &str) -> Option<Owner> {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.hold_read();
         nodes.iter().find_map(|node| node.claims(topic)).map(|claim| match claim {
             Claim::Told => Owner::EdgeNode,
             Claim::Command => Owner::EdgeCommand,
@@ -79,7 +80,7 @@ impl Ownership {
 
     /// Who owns this topic.
     pub fn of(&self, topic: &str) -> Owner {
-        let tags = self.tags.read().unwrap_or_else(PoisonError::into_inner);
+        let tags = self.tags.hold_read();
         if is_gateways(topic) || tags.contains_key(topic) {
             return Owner::Gateway;
         }

@@ -2,8 +2,9 @@
 //! kernel throws away after it took them.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
+use crate::model::lock::Hold as _;
 use crate::road::meter::Meters;
 use crate::road::pace::Pace;
 
@@ -79,7 +80,7 @@ impl Account {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sums> {
-        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sums.hold()
     }
 }
 

@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::account::Account;
+use crate::model::lock::Hold as _;
 
 /// Addresses that are remembered, of all servers of a road.
 const REMEMBERED_MAX: usize = 32;
@@ -22,7 +23,7 @@ impl Silent {
     /// The same addresses, the families where they were, and of each those first that did not keep silent, then those that did
     /// so longest ago.
     pub(super) fn in_turn(&self, found: &[SocketAddr]) -> Vec<SocketAddr> {
-        let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = self.0.hold();
         let mut families = [false, true].map(|is_ipv6| {
             let own = found.iter().copied().filter(|address| address.is_ipv6() == is_ipv6);
             let mut own: Vec<SocketAddr> = own.collect();
@@ -33,7 +34,7 @@ impl Silent {
     }
 
     fn note(&self, address: SocketAddr, is_silent: bool) {
-        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = self.0.hold();
         silent.retain(|known| *known != address);
         if is_silent {
             silent.push_back(address);

@@ -107,22 +107,32 @@ pub enum ExportError {
 /// How far an export is: numbers passed, of how many.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Exports what `selection` asks for. `floor_ms` is the time no honest clock is before: of records of a boot that never
-/// had a clock fix it is all that is known. A store that is written meanwhile is exported as it was at the beginning.
-pub fn export(
-    dir: &Path,
-    selection: &Selection,
-    floor_ms: i64,
-    sheet: &mut Sheet,
-    progress: Progress<'_>,
-) -> Result<Summary, ExportError> {
-    let mut pages = Pages::with_floor(dir, floor_ms)?;
-    let done = (0, total(&pages, selection));
-    let mut walk = Walk { selection, sheet, progress, done, summary: Summary::default() };
-    for class in &selection.classes {
-        walk.class(*class, &mut pages)?;
+/// A store that can be exported: looked at before anything is written to where it goes.
+pub struct Export {
+    pages: Pages,
+}
+
+impl Export {
+    /// `floor_ms` is the time no honest clock is before: of records of a boot that never had a clock fix it is all that is
+    /// known. A store that is written meanwhile is exported as it was now.
+    pub fn open(dir: &Path, floor_ms: i64) -> Result<Self, LookError> {
+        Ok(Self { pages: Pages::with_floor(dir, floor_ms)? })
     }
-    Ok(walk.summary)
+
+    /// Writes what `selection` asks for.
+    pub fn write(
+        mut self,
+        selection: &Selection,
+        sheet: &mut Sheet,
+        progress: Progress<'_>,
+    ) -> Result<Summary, ExportError> {
+        let done = (0, total(&self.pages, selection));
+        let mut walk = Walk { selection, sheet, progress, done, summary: Summary::default() };
+        for class in &selection.classes {
+            walk.class(*class, &mut self.pages)?;
+        }
+        Ok(walk.summary)
+    }
 }
 
 fn total(pages: &Pages, selection: &Selection) -> u64 {

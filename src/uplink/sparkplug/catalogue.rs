@@ -15,6 +15,7 @@ use crate::model::number::Class;
 use crate::model::sample::Sample;
 use crate::model::sparkplug::metric_name;
 use crate::model::tag::{DeviceIx, TagIx};
+use crate::model::time::millis;
 use crate::payload::sparkplug::{DataType, Worked, type_of, value_of};
 use crate::store::DictionaryTag;
 
@@ -85,7 +86,7 @@ impl Catalogue {
                 continue;
             }
             let polls = metrics.iter().filter_map(|entry| plan.tag(entry.tag)).map(|tag| tag.poll);
-            let shortest = polls.min().map_or(u64::MAX, |poll| u64::try_from(poll.as_millis()).unwrap_or(u64::MAX));
+            let shortest = polls.min().map_or(u64::MAX, millis);
             scan_rate_ms = scan_rate_ms.min(shortest);
             devices.push(Known { name: device.name.as_str().into(), ix, metrics });
         }

@@ -10,7 +10,7 @@
 //! told to the log, and answered by the value that the metric really has.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,7 @@ use super::{EdgeNode, ms};
 use crate::config::plan::{Plan, ReceiveQos, SparkplugPlan};
 use crate::flow::clock::Clock;
 use crate::flow::command::{Admission, CommandEntry, Redelivery, Request, Retained as Retain};
+use crate::model::lock::Hold as _;
 use crate::model::sparkplug::{Kind, Topic, state_topic};
 use crate::model::time::Stamp;
 use crate::model::value::Value;
@@ -151,7 +152,7 @@ impl Ears {
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.hold()
     }
 }
 
@@ -241,7 +242,7 @@ impl Desk {
         let count = count as u64;
         self.stats.commands.add(count);
         self.stats.commands_refused.add(count);
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quiet = self.quiet.hold();
         if quiet.0.is_some_and(|told| told.elapsed() < PERIOD) {
             quiet.1 += count;
             return;

@@ -44,7 +44,7 @@ use crate::flow::clock::Clock;
 use crate::flow::latest::Latest;
 use crate::model::number::Class;
 use crate::model::sparkplug::{Kind, Node};
-use crate::model::time::Stamp;
+use crate::model::time::{Stamp, millis};
 use crate::payload::sparkplug::{DataType, Payload};
 use crate::store::DictionaryTag;
 
@@ -255,7 +255,7 @@ impl EdgeNode {
 
     /// How often data are sent, ms: as often as the quickest tag is polled, or as a host wants it.
     fn scan_rate_ms(&self) -> u64 {
-        let wanted = self.scan_rate.map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+        let wanted = self.scan_rate.map_or(0, millis);
         wanted.max(self.catalogue.scan_rate_ms)
     }
 

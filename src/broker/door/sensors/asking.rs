@@ -131,6 +131,16 @@ impl Translator {
         }
     }
 
+    /// These predefined ids stand for something else: the last SUBSCRIBE by one of them is not answered for what it stood for.
+    pub(super) fn forget_subscribe(&mut self, is_other: impl Fn(u16) -> bool) {
+        let by_such = |last: &mut Repeatable| matches!(last.filter, Filter::Predefined(id) if is_other(id));
+        let last = self.repeatable.take_if(by_such);
+        let asked = last.and_then(|last| self.asked.get_mut(&(Asked::Subscribe, last.message_id)));
+        if let Some(answer) = asked {
+            *answer = None; // it asks again
+        }
+    }
+
     /// What this very SUBSCRIBE was answered, no longer ago than a sensor tries.
     fn said_before(&self, quality: Quality, message_id: u16, filter: &Filter) -> Option<Message> {
         let last = self.repeatable.as_ref()?;

@@ -262,7 +262,7 @@ impl Translator {
             }
         }
         let Some(Flight { step: Step::Publish { message, name, expires }, told, .. }) = flight else { return };
-        let qos = if message.quality == Quality::One { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
+        let qos = qos_of(&message);
         match code {
             Code::Accepted if qos == Qos::AtLeastOnce => {
                 inner::ack(&mut self.packets, AckKind::Puback, id, 0);
@@ -271,19 +271,21 @@ impl Translator {
                 if let Topic::Predefined(id) = message.topic {
                     self.learnt |= self.predefined.remove(&id); // then by a registered one
                 }
-                let delivery = Delivery {
-                    again: message.again == Again::Yes,
-                    qos,
-                    retain: (message.kept == Kept::Yes).into(),
-                    packet_id: id,
-                    topic: name,
-                    payload: Bytes::from(message.payload),
-                    expires,
-                };
-                self.begin(delivery, now, told + 1);
+                self.begin(delivery_of(message, name, expires), now, told + 1);
             }
             _ => self.give_up(qos, id, NOT_TAKEN),
         }
+    }
+
+    /// These predefined ids stand for something else: what is on its way under one of them goes by its name.
+    pub(super) fn name_flight_anew(&mut self, is_other: impl Fn(u16) -> bool) {
+        let by_such = |message: &Publish| matches!(message.topic, Topic::Predefined(id) if is_other(id));
+        let own = |flight: &mut Flight| matches!(&flight.step, Step::Publish { message, .. } if by_such(message));
+        let step = self.flight.take_if(own).map(|flight| flight.step);
+        let Some(Step::Publish { message, name, expires }) = step else { return };
+        let delivery = delivery_of(message, name, expires);
+        self.waiting_bytes += delivery.topic.len() + delivery.payload.len();
+        self.waiting.push_front(Waiting::Publish(delivery));
     }
 
     /// The sensor has no room for it now: again after `wait`, and not for ever. One that is awake may sleep on, and gets it at
@@ -350,5 +352,23 @@ impl Translator {
             Qos::AtLeastOnce => inner::ack(&mut self.packets, AckKind::Puback, packet_id, reason),
             Qos::ExactlyOnce => inner::ack(&mut self.packets, AckKind::Pubrec, packet_id, reason),
         }
+    }
+}
+
+/// Of what was sent above QoS 0.
+fn qos_of(message: &Publish) -> Qos {
+    if message.quality == Quality::One { Qos::AtLeastOnce } else { Qos::ExactlyOnce }
+}
+
+/// What was sent, as it came from the broker.
+fn delivery_of(message: Publish, topic: String, expires: Option<Instant>) -> Delivery {
+    Delivery {
+        again: message.again == Again::Yes,
+        qos: qos_of(&message),
+        retain: (message.kept == Kept::Yes).into(),
+        packet_id: message.message_id,
+        topic,
+        payload: Bytes::from(message.payload),
+        expires,
     }
 }

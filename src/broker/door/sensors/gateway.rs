@@ -9,23 +9,25 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, Post};
 use super::multicast;
 use super::port::{Port, Received};
-use super::translator::Rules;
+use super::rules::{Guest, Rules, guest};
 use super::unasked::Unasked;
 use crate::access::Arriving;
 use crate::broker::door::Porch;
 use crate::broker::door::limits::Limits;
-use crate::broker::door::terms::Terms;
+use crate::broker::door::regime::{Newcomers, Regime};
 use crate::broker::sn::{self, Code, Message, Publish, Quality};
 use crate::broker::stats::SensorStats;
 use crate::broker::talk::Trouble;
-use crate::config::plan::{AdvertisePlan, Anonymous, Entrance, MqttSnPlan};
+use crate::config::difference::sensors_told;
+use crate::config::plan::AdvertisePlan;
 use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes; the specification has 23 (section 5.3.1).
@@ -63,6 +65,7 @@ pub(super) struct Source {
 /// A client that has a task.
 struct Known {
     client_id: String,
+    guest: Guest,
     mailbox: mpsc::Sender<Message>,
     gone: CancellationToken,
 }
@@ -73,7 +76,9 @@ struct Gateway<'a> {
     tracker: &'a TaskTracker,
     port: Arc<Port>,
     porch: &'a Arc<Porch>,
+    regime: watch::Receiver<Regime>,
     rules: Rules,
+    newcomers: Newcomers,
     known: HashMap<Source, Known>,
     /// Known clients at which those that have ended are looked for.
     sweep_at: usize,
@@ -89,25 +94,26 @@ pub(in crate::broker::door) async fn serve(
     (limits, tracker): (&Arc<Limits>, &TaskTracker),
     socket: &Arc<UdpSocket>,
     porch: &Arc<Porch>,
-    plan: &MqttSnPlan,
+    mut regime: watch::Receiver<Regime>,
 ) -> io::Result<()> {
-    let terms = Terms::new(porch.plan.max_qos, &porch.shared.limits);
-    let rules = Rules { plan: Arc::new(plan.clone()), terms };
-    let unasked = plan.publish.as_ref().map(|plan| Unasked::begin(plan, porch, tracker));
-    let gateway = Gateway {
+    let Regime { plan, newcomers } = regime.borrow_and_update().clone();
+    let mut gateway = Gateway {
         limits,
         tracker,
         port: Arc::new(Port::new(socket)?),
         porch,
-        rules,
+        regime,
+        rules: Rules::new(plan, porch),
+        newcomers,
         known: HashMap::new(),
         sweep_at: 64,
         answers: Supply::default(),
-        unasked,
+        unasked: None,
         bad: Trouble::default(),
         turning_away: Trouble::default(),
         not_joined: Trouble::default(),
     };
+    gateway.follow_unasked();
     gateway.run().await
 }
 
@@ -115,12 +121,20 @@ impl Gateway<'_> {
     async fn run(mut self) -> io::Result<()> {
         // One byte more than is taken: what fills it is too long.
         let mut datagram = vec![0; usize::from(self.rules.plan.datagram_bytes) + ENVELOPE_BYTES_MAX + 1];
-        let advertise = self.rules.plan.advertise;
-        let mut timer = tokio::time::interval(advertise.map_or(Duration::from_secs(3600), |plan| plan.every));
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut advertise, mut timer) = (self.rules.plan.advertise, self.timer());
         let mut count = 0;
         loop {
             tokio::select! {
+                biased;
+                Ok(()) = self.regime.changed() => {
+                    self.follow();
+                    if self.rules.plan.advertise != advertise {
+                        (advertise, timer) = (self.rules.plan.advertise, self.timer());
+                    }
+                }
+                _ = timer.tick(), if advertise.is_some() => if let Some(plan) = advertise {
+                    self.advertise(plan).await;
+                },
                 received = self.port.receive(&mut datagram) => match received {
                     Ok(received) => self.datagram(&datagram[..received.length], received).await,
                     Err(error) if is_passing(&error) => {
@@ -128,9 +142,6 @@ impl Gateway<'_> {
                         tokio::time::sleep(PAUSE).await;
                     }
                     Err(error) => return Err(error),
-                },
-                _ = timer.tick(), if advertise.is_some() => if let Some(plan) = advertise {
-                    self.advertise(plan).await;
                 },
             }
             count += 1;
@@ -142,6 +153,50 @@ impl Gateway<'_> {
 
     fn stats(&self) -> &SensorStats {
         &self.porch.shared.stats.sensors
+    }
+
+    /// Of ADVERTISE.
+    fn timer(&self) -> Interval {
+        let every = self.rules.plan.advertise.map_or(Duration::from_secs(3600), |plan| plan.every);
+        let mut timer = tokio::time::interval(every);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        timer
+    }
+
+    /// Goes by what counts now. The task of a client hears of it as this does, and tells the client to go if it has to: here
+    /// it is forgotten before, so that it may come again at once as what it is now.
+    fn follow(&mut self) {
+        let Regime { plan, newcomers } = self.regime.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.rules.plan, plan);
+        self.newcomers = newcomers;
+        self.follow_unasked();
+        let plan = &self.rules.plan;
+        if before == *plan {
+            return;
+        }
+        let (door, mut gone) = (self.porch.plan.anonymous, 0);
+        self.known.retain(|source, known| {
+            let stays = guest(plan, door, (&known.client_id, source.address.ip())).as_ref() == Some(&known.guest);
+            gone += usize::from(!stays && !known.mailbox.is_closed());
+            stays
+        });
+        let (listener, what) = (&self.porch.name, sensors_told(&before, plan));
+        tracing::info!(
+            listener,
+            what,
+            gone,
+            stay = self.known.len(),
+            "a listener that stays open has other rules for sensors"
+        );
+    }
+
+    /// While rights change nobody new publishes, either.
+    fn follow_unasked(&mut self) {
+        let before = self.unasked.take();
+        let may_begin = self.newcomers == Newcomers::Welcome;
+        let plan = self.rules.plan.publish.as_ref();
+        let plan = plan.filter(|plan| may_begin || before.as_ref().is_some_and(|before| before.is_of(&plan.user)));
+        self.unasked = plan.map(|plan| Unasked::follow(before, plan, self.porch, self.tracker));
     }
 
     async fn advertise(&mut self, plan: AdvertisePlan) {
@@ -242,6 +297,9 @@ impl Gateway<'_> {
             known.gone.cancel(); // another sensor has this address now
             self.known.remove(&source);
         }
+        if self.newcomers == Newcomers::Wait {
+            return self.stats().crowded.one(); // it says that again
+        }
         match self.admit(&source, &connect) {
             Ok(link) => {
                 self.tracker.spawn(link.run(connect));
@@ -258,13 +316,7 @@ impl Gateway<'_> {
             return Err(Code::NotSupported);
         }
         let door = self.porch.plan.anonymous;
-        let user: Option<Option<Arc<str>>> = match self.rules.plan.entrance(id, from) {
-            _ if id.chars().any(char::is_control) => None, // as at the other doors
-            Entrance::User(name) => Some(Some(name.into())),
-            Entrance::Unknown if door != Anonymous::None => Some(None),
-            Entrance::Elsewhere | Entrance::Unknown => None,
-        };
-        let Some(user) = user else {
+        let Some(guest) = guest(&self.rules.plan, door, (id, from)) else {
             shared.stats.connects_refused.one();
             shared.access.turn_away(Arriving { door, client: id, from: Some(from) });
             return Err(Code::NotSupported);
@@ -281,7 +333,7 @@ impl Gateway<'_> {
             }
         };
         let (mailbox, gone) = (mpsc::channel(MAILBOX), CancellationToken::new());
-        let known = Known { client_id: id.clone(), mailbox: mailbox.0, gone: gone.clone() };
+        let known = Known { client_id: id.clone(), guest: guest.clone(), mailbox: mailbox.0, gone: gone.clone() };
         if self.known.len() >= self.sweep_at {
             self.known.retain(|_, known| !known.mailbox.is_closed());
             self.sweep_at = (2 * self.known.len()).max(64);
@@ -291,10 +343,10 @@ impl Gateway<'_> {
             post: Some(Post { port: Arc::clone(&self.port), source: source.clone() }),
             porch: Arc::clone(self.porch),
             tracker: self.tracker.clone(),
-            rules: self.rules.clone(),
+            regime: self.regime.clone(),
             mailbox: mailbox.1,
             gone,
-            user,
+            guest,
             pass,
         })
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,11 +11,14 @@ use tokio_util::task::TaskTracker;
 use super::gateway::Source;
 use super::pipe::Pipe;
 use super::port::Port;
-use super::translator::{Changes, End, Flow, Rules, Stage, Translator};
+use super::rules::{Guest, Rules, guest};
+use super::translator::{Changes, End, Flow, Stage, Translator};
 use crate::broker::clients::Taken;
 use crate::broker::door::Porch;
 use crate::broker::door::limits::Pass;
+use crate::broker::door::regime::Regime;
 use crate::broker::door::shown::{Peer, Shown};
+use crate::broker::session::Ending;
 use crate::broker::sn::{self, Message, Start};
 use crate::broker::wire::{Connect, Will};
 
@@ -34,12 +37,12 @@ pub(super) struct Link {
     pub post: Option<Post>,
     pub porch: Arc<Porch>,
     pub tracker: TaskTracker,
-    pub rules: Rules,
+    pub regime: watch::Receiver<Regime>,
     pub mailbox: mpsc::Receiver<Message>,
     /// Somebody else speaks from this address now.
     pub gone: CancellationToken,
-    /// As what it comes in; `None`: as nobody in particular.
-    pub user: Option<Arc<str>>,
+    /// As what it came in.
+    pub guest: Guest,
     pub pass: Arc<Pass>,
 }
 
@@ -61,13 +64,14 @@ impl Link {
                 connect = Some(said);
             }
         }
-        connect.filter(|_| !is_over)
+        connect.filter(|said| !is_over && self.may_stay(&said.client_id))
     }
 
     /// One connection; the CONNECT of the next one, if there is one.
     async fn live(&mut self, said: sn::Connect) -> Option<sn::Connect> {
         let client = said.client_id.clone();
-        let (mut translator, mut flow) = Translator::new(self.rules.clone(), said, Instant::now());
+        let rules = Rules::new(Arc::clone(&self.regime.borrow().plan), &self.porch);
+        let (mut translator, mut flow) = Translator::new(rules, said, Instant::now());
         let mut pipe: Option<Pipe> = None;
         let mut sleeps = false;
         let end = loop {
@@ -121,6 +125,10 @@ impl Link {
             Some(pipe) => pipe.vanish().await,
             None => {}
         }
+        if let (Ok(End::NotAllowed), Some(post)) = (&end, &self.post) {
+            post.send(&Message::Disconnect(None)).await; // its place is free: it may come as what it is now
+            self.porch.shared.stats.sensors.sent.one();
+        }
         end.err()
     }
 
@@ -147,6 +155,8 @@ impl Link {
         let packets = &mut translator.packets;
         let turned = async {
             match pipe.as_mut() {
+                // What was written for it before it slept is not to wait where its time stands still.
+                Some(pipe) if asleep && pipe.has_room() => pipe.turn(true, packets).await,
                 // What it said before it slept does not wait for its wake.
                 Some(pipe) if asleep && !takes && packets.is_empty() => {
                     pipe.over().await;
@@ -167,6 +177,7 @@ impl Link {
             },
             () = tokio::time::sleep_until(due) => translator.tick(Instant::now()),
             () = self.porch.closed.cancelled() => Self::close(translator),
+            Ok(()) = self.regime.changed() => self.follow(translator, pipe.as_ref()),
             () = self.porch.end.cancelled(), if !has_pipe => Flow::End(End::Told),
             () = self.gone.cancelled() => Flow::End(End::Lost("somebody else comes from its address")),
         }
@@ -178,10 +189,33 @@ impl Link {
         Flow::End(End::Told)
     }
 
+    /// The door goes by other rules.
+    fn follow(&mut self, translator: &mut Translator, pipe: Option<&Pipe>) -> Flow {
+        let plan = Arc::clone(&self.regime.borrow_and_update().plan);
+        if !self.may_stay(&translator.said.client_id) {
+            if let Some((_, outbox)) = pipe.and_then(Pipe::place) {
+                outbox.end(Ending::NotAllowed);
+            }
+            return Flow::End(End::NotAllowed);
+        }
+        translator.follow(plan, Instant::now());
+        Flow::On
+    }
+
+    /// Would it be let in by the rules of now, as what it came in?
+    fn may_stay(&self, client_id: &str) -> bool {
+        let Some(post) = &self.post else { return true }; // the door is closed
+        let from = post.source.address.ip();
+        guest(&self.regime.borrow().plan, self.porch.plan.anonymous, (client_id, from)).as_ref() == Some(&self.guest)
+    }
+
     fn enter(&self, connect: Connect) -> Pipe {
         let address = self.post.as_ref().map(|post| post.source.address);
-        let shown =
-            Shown { peer: address.map_or(Peer::Gone, Peer::Address), certificate: None, sensor: self.user.clone() };
+        let sensor = match &self.guest {
+            Guest::Sensor(user) => Some(Arc::clone(user)),
+            Guest::Anonymous => None,
+        };
+        let shown = Shown { peer: address.map_or(Peer::Gone, Peer::Address), certificate: None, sensor };
         Pipe::enter(&self.porch, &self.tracker, (shown, connect), Arc::clone(&self.pass))
     }
 
@@ -209,7 +243,7 @@ impl Link {
         let Some((key, outbox)) = pipe.and_then(Pipe::place) else { return };
         if translator.said.start == Start::Kept {
             let (had, shared) = (translator.will.is_some(), &self.porch.shared);
-            translator.reminded(shared.recall(*key, outbox, &self.rules.plan.topics));
+            translator.reminded(shared.recall(*key, outbox, &translator.rules.plan.topics));
             if !had
                 && translator.will.is_some()
                 && shared.change_will(*key, outbox, translator.will.clone()) == Taken::No

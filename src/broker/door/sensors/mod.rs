@@ -14,7 +14,9 @@
 //! One task per door takes datagrams from its `port` (`gateway`; sensors look for it by `multicast`): it answers what concerns
 //! nobody in particular and hands the rest to the task of its client (`link`). `translator` decides, pure; `greeting` how a
 //! sensor comes and goes, `asking` what it wants, `anew` when it has forgotten that, `delivering` what it gets; `names` topic
-//! ids; `inner` the packets in the pipe (`pipe`); `unasked` publishes at QoS −1.
+//! ids; `inner` the packets in the pipe (`pipe`); `unasked` publishes at QoS −1. All of them go by the `rules`, which a reload
+//! may replace while the door is open: who may not stay by the new ones, as what it came in, is told to go, and who may does
+//! not notice, awake or asleep.
 //!
 //! **Who is who.** A client is its address, the one of ours that it speaks to, and its wireless node behind a forwarder, from
 //! its CONNECT on: whoever comes from elsewhere with the same id has to CONNECT, which takes the place of the other. Anybody
@@ -38,6 +40,7 @@ mod multicast;
 mod names;
 mod pipe;
 mod port;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod translator;

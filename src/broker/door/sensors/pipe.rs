@@ -1,5 +1,6 @@
 //! A connection to our own broker: MQTT through memory.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,6 +25,10 @@ const PIPE_BYTES: usize = 4 * 1024;
 /// Read at a time.
 const READ_BYTES: usize = 4 * 1024;
 
+/// What the broker writes before it knows that a sensor sleeps is taken from it, up to this: what it has encoded, the pipe, and
+/// some more.
+const LEFT_BYTES_MAX: usize = 128 * 1024;
+
 /// How long the broker may take to hear a goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
@@ -32,6 +37,8 @@ pub(super) struct Pipe {
     reader: ReadHalf<DuplexStream>,
     writer: WriteHalf<DuplexStream>,
     arrived: BytesMut,
+    /// When that came: bytes, in order.
+    came: VecDeque<(usize, Instant)>,
     serving: JoinHandle<()>,
     place: Arc<OnceLock<Place>>,
 }
@@ -55,7 +62,7 @@ impl Pipe {
             welcome(arrival, connect, BytesMut::new()).await;
         });
         let (reader, writer) = split(ours);
-        Self { reader, writer, arrived: BytesMut::new(), serving, place }
+        Self { reader, writer, arrived: BytesMut::new(), came: VecDeque::new(), serving, place }
     }
 
     /// Where it is in the core, if it is in.
@@ -68,7 +75,11 @@ impl Pipe {
         self.arrived.reserve(READ_BYTES);
         let (reader, writer, arrived) = (&mut self.reader, &mut self.writer, &mut self.arrived);
         tokio::select! {
-            read = reader.read_buf(arrived), if may_read => read,
+            read = reader.read_buf(arrived), if may_read => {
+                let count = read?;
+                self.came.push_back((count, Instant::now()));
+                Ok(count)
+            }
             written = writer.write(packets), if !packets.is_empty() => {
                 let count = written?;
                 packets.advance(count);
@@ -84,17 +95,38 @@ impl Pipe {
     /// The next of what the broker has said.
     pub(super) fn next(&mut self) -> Option<Heard> {
         loop {
+            let before = self.arrived.len();
             let frame = frame(&mut self.arrived, PACKET_BYTES_MAX).ok().flatten();
             let Some(frame) = frame else {
                 if self.arrived.is_empty() {
-                    self.arrived = BytesMut::new();
+                    (self.arrived, self.came) = (BytesMut::new(), VecDeque::new());
                 }
                 return None;
             };
-            if let heard @ Some(_) = inner::read(frame, Instant::now()) {
+            let came = self.take_time(before - self.arrived.len());
+            if let heard @ Some(_) = inner::read(frame, came) {
                 return heard;
             }
         }
+    }
+
+    /// When the first of so many bytes came, which have been taken.
+    fn take_time(&mut self, mut taken: usize) -> Instant {
+        let first = self.came.front().map_or_else(Instant::now, |(_, at)| *at);
+        while let Some((count, _)) = self.came.front_mut() {
+            if *count > taken {
+                *count -= taken;
+                break;
+            }
+            taken -= *count;
+            self.came.pop_front();
+        }
+        first
+    }
+
+    /// May more be left lying here, for a sensor that sleeps? Its time runs from when it came.
+    pub(super) fn has_room(&self) -> bool {
+        self.arrived.len() < LEFT_BYTES_MAX
     }
 
     /// Has the broker ended it?

@@ -1,7 +1,8 @@
 //! The translator against chance: whatever a sensor and the broker say in whatever order, it ends in bounds. `asleep`: what a
-//! sensor that was away for long is told, and what not any more.
+//! sensor that was away for long is told, and what not any more; `followed`: other rules while it is connected.
 
 mod asleep;
+mod followed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
 
 use super::inner::{Delivery, Heard};
-use super::translator::{Flow, Rules, Stage, Translator, WAITING_BYTES_MAX, WAITING_MAX};
+use super::rules::Rules;
+use super::translator::{Flow, Stage, Translator, WAITING_BYTES_MAX, WAITING_MAX};
 use crate::broker::door::terms::Terms;
 use crate::broker::message::{Qos, Retain};
 use crate::broker::sn::{self, Asks, Code, Connect, Message, Quality, Start};

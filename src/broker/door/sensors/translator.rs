@@ -21,7 +21,7 @@ use super::delivering::{Flight, Waiting};
 use super::greeting::Question;
 use super::inner::Heard;
 use super::names::Names;
-use crate::broker::door::terms::Terms;
+use super::rules::Rules;
 use crate::broker::sn::{self, Code, Message};
 use crate::broker::wire::{self, AckKind, Will};
 use crate::config::plan::MqttSnPlan;
@@ -32,13 +32,6 @@ pub(super) const WAITING_BYTES_MAX: usize = 32 * 1024;
 
 /// A sensor without keep alive counts as lost after this long without a word: its place would never be free otherwise.
 const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// What all clients of a door are held to.
-#[derive(Debug, Clone)]
-pub(super) struct Rules {
-    pub plan: Arc<MqttSnPlan>,
-    pub terms: Terms,
-}
 
 /// Where the client stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +79,8 @@ pub(super) enum End {
     Lost(&'static str),
     /// The broker has ended it, or did not let it in.
     Told,
+    /// The door's rules are others now. It hears that when the broker has let go of it.
+    NotAllowed,
 }
 
 /// What a sensor has asked the broker for and got no answer to.
@@ -233,6 +228,19 @@ impl Translator {
             Message::Pubcomp(id) => self.pubcomp(id),
             _ => {} // what only gateways say
         }
+    }
+
+    /// Another plan counts from now on. What a predefined id stood for and does no more is forgotten: what comes for the sensor
+    /// goes by names that it is told, until it subscribes by that id again.
+    pub(super) fn follow(&mut self, plan: Arc<MqttSnPlan>, now: Instant) {
+        let old = std::mem::replace(&mut self.rules.plan, Arc::clone(&plan));
+        let is_other = |id: u16| old.topic(id) != plan.topic(id);
+        let before = self.predefined.len();
+        self.predefined.retain(|id| !is_other(*id));
+        self.learnt |= self.predefined.len() < before;
+        self.forget_subscribe(is_other);
+        self.name_flight_anew(is_other);
+        self.pump(now);
     }
 
     /// A packet came from the broker.

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::inner::{self, Heard, Said};
 use super::pipe::Pipe;
-use super::translator::Rules;
+use super::rules::Rules;
 use crate::broker::door::Porch;
 use crate::broker::door::needed::needed;
 use crate::broker::door::shown::{Peer, Shown};
@@ -34,6 +34,7 @@ const PACKET_BYTES: u32 = 4096;
 /// The road for them.
 #[derive(Debug)]
 pub(super) struct Unasked {
+    user: String,
     from: Vec<AddressRange>,
     road: mpsc::Sender<Post>,
 }
@@ -46,11 +47,21 @@ struct Post {
 }
 
 impl Unasked {
-    pub(super) fn begin(plan: &UnaskedPlan, porch: &Arc<Porch>, tracker: &TaskTracker) -> Self {
-        let (road, posts) = mpsc::channel(WAITING);
-        let running = run(plan.user.as_str().into(), Arc::clone(porch), tracker.clone(), posts);
-        tracker.spawn(needed("unasked publishes", &porch.name, &porch.shared.lost, running));
-        Self { from: plan.from.clone(), road }
+    /// By this plan, and the same as before as long as its user is.
+    pub(super) fn follow(before: Option<Self>, plan: &UnaskedPlan, porch: &Arc<Porch>, tracker: &TaskTracker) -> Self {
+        let UnaskedPlan { user, from } = plan.clone();
+        let road = before.filter(|before| before.user == user).map(|before| before.road);
+        let road = road.unwrap_or_else(|| {
+            let (road, posts) = mpsc::channel(WAITING);
+            let running = run(user.as_str().into(), Arc::clone(porch), tracker.clone(), posts);
+            tracker.spawn(needed("unasked publishes", &porch.name, &porch.shared.lost, running));
+            road
+        });
+        Self { user, from, road }
+    }
+
+    pub(super) fn is_of(&self, user: &str) -> bool {
+        self.user == user
     }
 
     /// Hands it in; false: it may not be, or there is no room.
@@ -77,8 +88,8 @@ async fn run(user: Arc<str>, porch: Arc<Porch>, tracker: TaskTracker, mut posts:
     let mut trouble = Trouble::default();
     while let Some(first) = posts.recv().await {
         let shown = Shown { peer: Peer::Gone, certificate: None, sensor: Some(Arc::clone(&user)) };
-        // Nobody else may come with such an id, and so nobody can take its place.
-        let connect = inner::connect(&format!("{INSIDE_ID}mqtt-sn:{}", porch.name), true, PACKET_BYTES, None);
+        // Nobody else may come with such an id, and so nobody can take its place; nor that of its user's successor.
+        let connect = inner::connect(&format!("{INSIDE_ID}mqtt-sn:{}:{user}", porch.name), true, PACKET_BYTES, None);
         let mut pipe = Pipe::enter(&porch, &tracker, (shown, connect), ());
         let stats = &porch.shared.stats.sensors;
         let served = serve(&mut pipe, first, &mut posts, stats).await;

@@ -9,6 +9,7 @@ use crate::commands::field::ask::value_json;
 use crate::config::plan::Plan;
 use crate::model::quality::Cause;
 use crate::model::tag::DataType;
+use crate::model::time::millis;
 
 /// All of it.
 pub fn of(plan: &Plan, survey: &Survey) -> Json {
@@ -54,7 +55,7 @@ fn device(plan: &Plan, report: &DeviceReport, silence: Option<&str>) -> Json {
     });
     json!({
         "name": of.name, "unit_id": of.unit_id, "state": state, "silence": silence,
-        "slowest_ms": report.survey.slowest.map(|slowest| u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX)),
+        "slowest_ms": report.survey.slowest.map(millis),
         "finding": finding,
         "notes": advice::notes(report),
         "tags": report.tags.iter().map(|one| tag(plan, report, one)).collect::<Vec<_>>(),

@@ -17,7 +17,7 @@ use crate::flow::clock::{Clock, Seen};
 use crate::flow::hub::{EventRecord, Hub, hub};
 use crate::flow::notice::{Notice, notices};
 use crate::host::clock::system_clock;
-use crate::model::number::{Class, Epoch, Seq};
+use crate::model::number::{Class, Epoch, PerClass, Seq};
 use crate::model::quality::Quality;
 use crate::model::sample::{Batch, Sample};
 use crate::model::tag::{DataType, DeviceIx, TagIx};
@@ -106,8 +106,8 @@ impl Running {
 struct Steps {
     base: Vec<(Class, Epoch, Seq)>,
     said: Vec<Seq>,
-    first_id: [u64; 4],
-    next_id: [u64; 4],
+    first_id: PerClass<u64>,
+    next_id: PerClass<u64>,
     slowest_ms: u64,
 }
 
@@ -118,7 +118,7 @@ pub(super) async fn run(dir: &Path, ids: u64) -> Result<(), Failed> {
     if base.len() < Class::ALL.len() {
         return Err(Failed::TryAgain("the store cannot be opened".into()));
     }
-    let first_id = Class::ALL.map(|class| ids + class as u64 * 1_000_000_000);
+    let first_id = PerClass::of(|class| ids + class as u64 * 1_000_000_000);
     let said = base.iter().map(|newest| newest.2).collect();
     let mut steps = Steps { base, said, first_id, next_id: first_id, slowest_ms: 0 };
     let Some(mut reader) = running.store.reader("cloud") else {
@@ -127,7 +127,7 @@ pub(super) async fn run(dir: &Path, ids: u64) -> Result<(), Failed> {
     loop {
         for class in Class::ALL {
             let ahead = rand::random_range(1..120);
-            let at = &mut steps.next_id[class as usize];
+            let at = &mut steps.next_id[class];
             running.emit(class, *at..*at + ahead).await;
             *at += ahead;
         }
@@ -154,8 +154,8 @@ impl Steps {
         for ((class, epoch, seq), (before, said)) in
             store.newest().into_iter().zip(self.base.iter().zip(&mut self.said))
         {
-            let ids = self.first_id[class as usize];
-            waiting += (self.next_id[class as usize] - ids).saturating_sub(seq.0 - before.2.0);
+            let ids = self.first_id[class];
+            waiting += (self.next_id[class] - ids).saturating_sub(seq.0 - before.2.0);
             if seq > *said {
                 let (first, id) = (said.0 + 1, ids + said.0 - before.2.0);
                 say(&format!("commit {class} {} {first} {} {id}", epoch.0, seq.0))?;

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::commands::interrupt::Interrupt;
 use crate::commands::{self, Failed, block_on, duration};
+use crate::model::time::millis;
 use ledger::Ledger;
 use promises::Promises;
 
@@ -239,10 +240,6 @@ fn take(sum: &mut Sum, finding: audit::Finding) {
     sum.duplicates += finding.duplicates;
     sum.evicted = finding.evicted;
     sum.complaints.extend(finding.complaints);
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn bar(args: &TortureArgs) -> ProgressBar {
