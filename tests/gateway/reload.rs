@@ -473,7 +473,8 @@ async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
     home.configure(&dead(NO_TRIAL));
     assert!(!applied(&home).await.contains("on trial"));
     until("it is dead again", || watch.newest("gw/d1/v").is_some_and(|json| json["quality"] == "bad")).await;
-    assert_eq!(watch.newest("ironbridge/gw/status").unwrap()["configuration"], "in force");
+    let in_force = || watch.newest("ironbridge/gw/status").is_some_and(|json| json["configuration"] == "in force");
+    until("it is in force", in_force).await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 

@@ -206,13 +206,13 @@ impl Host {
         self.messages().into_iter().filter(|message| message.kind == kind).collect()
     }
 
-    /// Waits until this holds; panics after 30 s.
+    /// Waits until this holds; panics after two minutes.
     pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(120);
         while !holds(self) {
             if Instant::now() > deadline {
                 let kinds: Vec<_> = self.messages().iter().map(|it| format!("{} {:?}", it.kind, it.device)).collect();
-                panic!("waited 30 s for: {what}; so far {:?}", &kinds[kinds.len().saturating_sub(30)..]);
+                panic!("in vain: {what}; so far {:?}", &kinds[kinds.len().saturating_sub(30)..]);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -10,19 +10,16 @@
 //! touches the disk. Bodies lie on disk once, and as long as somebody is owed them. Session keys and ordinals are never
 //! used again.
 //!
-//! **In trouble** (full disk, failing medium, a file that cannot be opened: [`Ledger::trouble`]) all who wait are told
-//! [`NotCommitted`] at once. What was to be owed is refused and forgotten, so nothing grows: the broker must not
-//! acknowledge it, and takes it off its sums ([`Ledger::given_up`]). All other changes are kept, folded to one per
-//! thing, and tried again every 5 s; pages are read if they can be.
+//! **In trouble** (full disk, failing medium, a file that cannot be opened: [`Ledger::trouble`]) all who wait are told [`NotCommitted`]
+//! at once. What was to be owed is refused and forgotten, so nothing grows: the broker must not acknowledge it, and takes it off its
+//! sums ([`Ledger::given_up`]). Other changes are kept, folded to one per thing, and tried again every 5 s; pages are read if they can be.
 //!
 //! **Damaged** ([`Ledger::is_damaged`]) is what SQLite calls so twice and the medium gives each time. What it refuses is trouble,
 //! or of a page a delay, and counts as damaged after ten minutes (`disk::patience`).
 //!
-//! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables`
-//! the format, and writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the
-//! file needs · `writer` the thread, and `state` what it shares with all others.
-
-use crate::model::lock::Hold as _;
+//! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables` the format, and
+//! writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the file needs · `writer` the
+//! thread, and `state` what it shares with all others.
 
 mod batch;
 mod load;
@@ -46,6 +43,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::model::lock::Hold as _;
 use pending::{Publish, Retained};
 pub use rows::{
     Committed, Ended, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow,
