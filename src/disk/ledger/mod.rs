@@ -22,8 +22,6 @@
 //! the format, and writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the
 //! file needs · `writer` the thread, and `state` what it shares with all others.
 
-use crate::model::lock::Hold as _;
-
 mod batch;
 mod load;
 #[cfg(test)]
@@ -46,6 +44,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::model::lock::Hold as _;
 use pending::{Publish, Retained};
 pub use rows::{
     Committed, Ended, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow,
@@ -192,8 +191,7 @@ impl Ledger {
         self.shared.lock().closed = true;
         self.shared.wake();
         if let Some(thread) = self.thread.hold().take() {
-            // A panic there has been reported by the panic hook; there is nothing left to do about it.
-            drop(thread.join());
+            drop(thread.join()); // a panic there has been reported by the panic hook
         }
     }
 
