@@ -206,11 +206,11 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
             let lost = shared.begin_anew();
             tell_of_damage(notices, was_read.then_some(lost));
         }
-        if let Some(aside) = shared.take_found_late() {
-            tell_of_file_set_aside(notices, &aside);
-        }
         for (client, room) in shared.tick(now) {
             tell_of_room(notices, &client, room);
+        }
+        if let Some(aside) = shared.take_found_late() {
+            tell_of_file_set_aside(notices, &aside);
         }
         if now >= next_sys {
             sys.tell(shared, &publisher, now);

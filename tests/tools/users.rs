@@ -517,10 +517,10 @@ fn what_an_import_cannot_read_is_said_and_nothing_is_written() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
     let (code, page, told) = run(&["broker", "import", "none.conf", "--out-dir", "out"], "", home);
-    assert!(code == Some(75) && page.is_empty() && told.contains("none.conf"), "{told}");
+    assert!(code == Some(64) && page.is_empty() && told.contains("none.conf"), "{told}");
     fs::write(home.join("m.conf"), "password_file none\n").expect("written");
     let (code, page, told) = run(&["broker", "import", "m.conf", "--out-dir", "out"], "", home);
-    assert!(code == Some(75) && page.is_empty() && told.contains("m.conf:1") && told.contains("none"), "{told}");
+    assert!(code == Some(64) && page.is_empty() && told.contains("m.conf:1") && told.contains("none"), "{told}");
     let two = "per_listener_settings true\nlistener 1\npassword_file a\nlistener 2\npassword_file b\n";
     fs::write(home.join("m.conf"), two).expect("written");
     let (code, _, told) = run(&["broker", "import", "m.conf", "--out-dir", "out"], "", home);

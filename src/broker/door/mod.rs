@@ -3,13 +3,13 @@
 //! A listener that cannot be opened is tried again with growing pauses and noticed; it never ends the process. All that
 //! a client can do happens in its own task: a handshake that stalls, a fault or a panic there is nobody else's matter.
 //!
-//! `warden` opens and closes doors, `regime` what changes while one is open · `listening` TCP and unix sockets, `ports` QUIC, `taking` connections in · `limits` how
-//! many and how fast · `strangers` those before CONNECT · `inside` the gateway's own edge nodes · `certificates` of doors
-//! with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`, `upgrade` · `stream` its layers, `shown`
-//! what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN · `welcome` to CONNACK, `terms` what it promises
-//! · `intake` bytes to packets · `connection` from CONNACK to the end · `duty` what its session asks for, `filters`
-//! SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending` what goes out ·
-//! `needed` tasks that must not panic.
+//! `warden` opens and closes doors, `regime` what changes while one is open · `listening` TCP and unix sockets, `ports` QUIC,
+//! `taking` connections in · `limits` how many and how fast · `strangers` those before CONNECT · `inside` the gateway's own
+//! edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`,
+//! `upgrade` · `stream` its layers, `shown` what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN ·
+//! `welcome` to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
+//! what its session asks for, `filters` SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending`
+//! what goes out · `needed` tasks that must not panic.
 
 mod certificates;
 mod commanding;
@@ -130,11 +130,8 @@ struct Door {
 
 /// What every connection of a door shares.
 struct Porch {
-    /// As it was opened; see `regime`.
+    /// As it was opened: `regime` may say otherwise since.
     plan: ListenerPlan,
-    /// Of one for sensors: what counts there instead of the plan's.
-    #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only doors for sensors read it"))]
-    regime: Option<watch::Receiver<Regime>>,
     /// For logs.
     name: String,
     secured: Option<Secured>,
@@ -248,27 +245,6 @@ impl Doors {
     }
 }
 
-impl Porch {
-    fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
-        let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
-        let ListenerPlan { anonymous, identity, require_client_id, max_qos, .. } = self.plan;
-        let terms = Terms::new(max_qos, &shared.limits);
-        Arrival {
-            stream,
-            shown,
-            anonymous,
-            identity,
-            require_client_id,
-            terms,
-            shared,
-            places,
-            closed: self.closed.clone(),
-            place: None,
-            pressure: None,
-        }
-    }
-}
-
 impl Door {
     /// Tries to open it, so that its address is known. What fails is tried again by [`Door::serve`].
     async fn try_once(&mut self, certificates: Option<&mut Certificates>) -> Option<SocketAddr> {
@@ -285,7 +261,6 @@ impl Door {
     async fn serve(mut self, tracker: &TaskTracker, end: &CancellationToken, closed: &CancellationToken) {
         let porch = Arc::new(Porch {
             plan: self.plan.clone(),
-            regime: self.regime.as_ref().map(watch::Sender::subscribe),
             name: self.plan.place(),
             secured: self.secured.clone(),
             said: Said::default(),
@@ -319,8 +294,8 @@ impl Door {
     /// Until the door has no certificate any more, or its listener breaks.
     async fn take_in_all(&mut self, from: &Listening, porch: &Arc<Porch>, tracker: &TaskTracker) -> io::Result<()> {
         #[cfg(feature = "mqtt-sn")]
-        if let (Listening::Udp(socket), Some(regime)) = (from, &porch.regime) {
-            return sensors::serve((&self.limits, tracker), socket, porch, regime.clone()).await;
+        if let (Listening::Udp(socket), Some(regime)) = (from, &self.regime) {
+            return sensors::serve((&self.limits, tracker), socket, porch, regime.subscribe()).await;
         }
         let mut secured = self.secured.clone();
         loop {

@@ -7,11 +7,12 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
-use super::Arrival;
 use super::connection::{Connection, Seat};
 use super::intake::Intake;
-use super::shown::Peer;
-use super::terms::Watch;
+use super::shown::{Peer, Shown};
+use super::stream::Stream;
+use super::terms::{Terms, Watch};
+use super::{Arrival, Porch};
 use crate::access::{Arriving, Credentials, Identity, Refused};
 use crate::broker::core::Newcomer;
 use crate::broker::outbox::Outbox;
@@ -20,7 +21,7 @@ use crate::broker::session::{ALIASES_MAX, RECEIVE_MAXIMUM};
 use crate::broker::will::LastWill;
 use crate::broker::wire::encode::{self, Welcome};
 use crate::broker::wire::{Connect, PACKET_BYTES_MAX, Version};
-use crate::config::plan::BrokerLimits;
+use crate::config::plan::{BrokerLimits, ListenerPlan};
 use crate::model::topic::INSIDE_ID;
 
 /// Longest client id, bytes: as for topics, nobody's plant needs the 65 535 that MQTT allows.
@@ -198,6 +199,28 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
     let intake =
         Intake::new(arrived, arrival.places, longest_packet((arrival.shown.peer, arrival.terms.watch), &limits));
     until_closed(connection.run(arrival.stream, intake, out), &arrival.closed, &outbox).await;
+}
+
+impl Porch {
+    /// Of somebody who came to this door.
+    pub(super) fn arrival(&self, stream: Stream, shown: Shown) -> Arrival {
+        let (shared, places) = (Arc::clone(&self.shared), Arc::clone(&self.places));
+        let ListenerPlan { anonymous, identity, require_client_id, max_qos, .. } = self.plan;
+        let terms = Terms::new(max_qos, &shared.limits);
+        Arrival {
+            stream,
+            shown,
+            anonymous,
+            identity,
+            require_client_id,
+            terms,
+            shared,
+            places,
+            closed: self.closed.clone(),
+            place: None,
+            pressure: None,
+        }
+    }
 }
 
 /// `present`: its session was kept for it, and `dropped` messages of that one were not.
