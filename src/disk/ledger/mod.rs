@@ -190,8 +190,7 @@ impl Ledger {
         self.shared.lock().closed = true;
         self.shared.wake();
         if let Some(thread) = self.thread.hold().take() {
-            // A panic there has been reported by the panic hook; there is nothing left to do about it.
-            drop(thread.join());
+            drop(thread.join()); // a panic there has been reported by the panic hook
         }
     }
 
