@@ -5,7 +5,7 @@
 //! kept; when the last one is over the topic is cleared. So whoever subscribes to `ironbridge/+/alarm/#` is given what
 //! is active now, and nothing else.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::broker::Publisher;
 use crate::config::plan::Plan;
 use crate::flow::alarms::AlarmSlots;
 use crate::model::alarm::{Condition, Level};
+use crate::model::lock::Hold as _;
 use crate::model::tag::TagIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
@@ -57,7 +58,7 @@ impl AlarmBoard {
     }
 
     fn active(&self) -> MutexGuard<'_, Active> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active.hold()
     }
 
     /// Publishes what is active, and what changes until the slots are closed.

@@ -9,6 +9,7 @@ use crate::config::plan::{BusPlan, DevicePlan, ListenerPlan, Period, Plan};
 use crate::field::BusStats;
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{DatedNotice, Notice};
+use crate::model::lock::Hold as _;
 use crate::model::stats::Times;
 use crate::model::time::{Certainty, Stamp, Wall};
 use crate::status::board::{
@@ -174,7 +175,7 @@ impl Sources {
     /// All of them, the gravest first: who may see which is decided later.
     fn alarms(&self) -> Vec<Alarm> {
         let plan = self.plan.load();
-        let active = self.alarms.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let active = self.alarms.hold().clone();
         let all = active.iter().flat_map(|(tag, levels)| levels.iter().map(move |(level, body)| (*level, *tag, body)));
         let mut all: Vec<_> = all.collect();
         all.sort_unstable_by_key(|(level, tag, _)| (*level, *tag));

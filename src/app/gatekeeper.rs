@@ -5,7 +5,7 @@
 //! again. A file that has become bad changes nothing: those who could log in still can.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use crate::broker::{Control, Rejudged};
 use crate::config::plan::BrokerPlan;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::flow::stop::Stop;
+use crate::model::lock::Hold as _;
 
 /// How often a users file that could not be read is tried again, and how often failed logins are looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -67,7 +68,7 @@ impl Gatekeeper {
 
     /// Why it could not be read the last time, or some of its lines.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.hold().clone()
     }
 
     /// Reads the users file for the first time, or again.
@@ -126,7 +127,7 @@ impl Gatekeeper {
     fn tell(&self, loading: &Loading) {
         let locked = matches!(loading, Loading::Failed(_));
         let was_locked = self.locked.swap(locked, Ordering::Relaxed);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = match loading {
+        *self.trouble.hold() = match loading {
             Loading::NotWanted | Loading::Loaded(_, None) => None,
             Loading::Loaded(_, Some(wrong)) => Some(format!("users file: {wrong}")),
             Loading::Failed(bad) => Some(bad.to_string()),

@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::disk::learned::{Learned, LearnedFile};
 use crate::field::memory::{Boundary, Memory};
 use crate::flow::clock::Clock;
+use crate::model::lock::Hold as _;
 use crate::model::tag::Table;
 use crate::model::time::Certainty;
 
@@ -42,7 +43,7 @@ struct Kept {
 
 impl Memory for Kept {
     fn recall(&self, device: &str, map: u64) -> Vec<Boundary> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.hold();
         let now = self.clock.wall_now();
         // A clock that nobody vouches for says nothing about how old something is.
         let expired = |learned: &&Learned| {
@@ -60,7 +61,7 @@ impl Memory for Kept {
             content: write(map, &boundaries),
             expires_unix_ms: (now.certainty == Certainty::Fixed).then_some(now.unix_ms + LIFE_MS),
         });
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.hold();
         match &learned {
             Some(learned) => known.insert(device.to_owned(), learned.clone()),
             None => known.remove(device),

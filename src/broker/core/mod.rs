@@ -20,7 +20,7 @@ mod willing;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ use crate::disk::ledger::{Committed, Kept, Ledger};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
+use crate::model::lock::Hold as _;
 use crate::model::topic::Ownership;
 use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
@@ -226,7 +227,7 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.queueing.fetch_add(1, Ordering::Relaxed);
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = self.core.hold();
         self.queueing.fetch_sub(1, Ordering::Relaxed);
         core
     }

@@ -6,7 +6,7 @@
 //! have changed stays open and goes by the new ones (`regime`): its sensors may sleep for hours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use super::{Door, Site};
 use crate::config::plan::ListenerPlan;
 use crate::flow::progress;
 use crate::flow::stop::Stop;
+use crate::model::lock::Hold as _;
 
 /// It cannot be opened.
 pub(super) const DOWN: &str = "broker_listener_down";
@@ -57,7 +58,7 @@ type Known = (ListenerPlan, Arc<AtomicBool>);
 impl DoorList {
     /// In no order.
     pub fn now(&self) -> Vec<(ListenerPlan, bool)> {
-        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let doors = self.0.hold();
         doors.iter().map(|(plan, open)| (plan.clone(), open.load(Ordering::Relaxed))).collect()
     }
 }
@@ -212,6 +213,6 @@ impl Warden {
 
     fn tell(&self) {
         let doors = self.doors.iter().map(|served| (served.plan.clone(), Arc::clone(&served.open))).collect();
-        *self.list.0.lock().unwrap_or_else(PoisonError::into_inner) = doors;
+        *self.list.0.hold() = doors;
     }
 }

@@ -4,7 +4,7 @@
 //! connects to the cloud directly, so that only the gateway suffers from the link.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::commands::Failed;
 use crate::flow::stop::Stop;
+use crate::model::lock::Hold as _;
 use crate::model::number::Number;
 use crate::model::value::Value;
 use crate::plant::cloud::Cloud;
@@ -117,7 +118,7 @@ impl Verifier {
 }
 
 fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
+    books.hold()
 }
 
 impl Books {

@@ -11,7 +11,7 @@ mod target;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use crate::config::plan::MqttVersion;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
+use crate::model::lock::Hold as _;
 use crate::model::time::Certainty;
 use crate::model::topic::{check_filter, split_share};
 use crate::receive::client::{Client, ClientParts, Delivery, Happened, Kept};
@@ -313,7 +314,7 @@ fn write(mut from: mpsc::Receiver<Waiting>, consumer: &Mutex<Consumer>, clock: &
                 Arrival { topic, payload, user }
             })
             .collect();
-        consumer.lock().unwrap_or_else(PoisonError::into_inner).take(&arrivals, now_ms(clock))?;
+        consumer.hold().take(&arrivals, now_ms(clock))?;
         drop(arrivals);
         window.drain(..).for_each(|waiting| waiting.delivery.acknowledge());
     }

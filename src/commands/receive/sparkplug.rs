@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::{ARRIVING_MAX, ReceiveArgs, WINDOW, Waiting, target, version, watch};
 use crate::commands::{self, Failed};
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
+use crate::model::lock::Hold as _;
 use crate::model::sparkplug::{Kind, Node, check_id};
 use crate::payload::sparkplug::{DataType, Metric, Payload, REBIRTH, Value};
 use crate::receive::client::{Client, ClientParts, Delivery, Mouth, Presence};
@@ -48,7 +49,7 @@ pub(super) async fn run(
     let client = tokio::spawn(client.heard(mouth, presence).run(into, inner.clone()));
     let mut told = String::new();
     let news = || {
-        let line = line(host.lock().unwrap_or_else(PoisonError::into_inner).account());
+        let line = line(host.hold().account());
         (told != line).then(|| told.clone_from(&line))?;
         Some(line)
     };
@@ -56,7 +57,7 @@ pub(super) async fn run(
     inner.begin();
     let ended = client.await.map_err(|error| Failed::Internal(error.to_string()))?;
     let written = writer.await.map_err(|error| Failed::Internal(error.to_string()))?;
-    let account = host.lock().unwrap_or_else(PoisonError::into_inner).account().clone();
+    let account = host.hold().account().clone();
     if connected.is_ok() {
         show(&account, &args);
     }
@@ -115,7 +116,7 @@ impl Writer {
     }
 
     fn take(&mut self, delivery: &Delivery) -> io::Result<()> {
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut host = self.host.hold();
         let outcome = host.take(delivery.topic(), delivery.payload(), Instant::now());
         drop(host);
         if let Some(output) = &mut self.output {

@@ -3,10 +3,11 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::disk::fault::Fault;
 use crate::disk::received::{self, Received};
+use crate::model::lock::Hold as _;
 use crate::receive::consumer::{Account, Consumer, Target};
 use crate::receive::ledger::{Begin, Ledger};
 use crate::receive::output::{Form, Header, Output};
@@ -23,7 +24,7 @@ pub(super) fn final_account(
 ) -> Result<Account, Failed> {
     match args.sqlite_file() {
         Some(path) if args.share.is_some() => look(std::slice::from_ref(&path.to_owned()), begin(args), now_ms),
-        _ => Ok(consumer.lock().unwrap_or_else(PoisonError::into_inner).account(now_ms)),
+        _ => Ok(consumer.hold().account(now_ms)),
     }
 }
 
