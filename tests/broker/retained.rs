@@ -10,7 +10,6 @@ use bytes::Bytes;
 use ironbridge::flow::clock::{Clock, FakeTime, Fix};
 use ironbridge::model::time::{Boot, Stamp};
 use rumqttc::QoS;
-use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 use support::*;
 
@@ -182,29 +181,6 @@ async fn a_retained_publish_that_cannot_be_kept_is_not_acknowledged_as_if_it_wer
     assert!(old.try_next().await.is_none());
     let told = tokio::time::timeout(PATIENCE, broker.notices.recv()).await.expect("in time").expect("a notice");
     assert_eq!(told.event, "broker_retained_not_kept");
-    broker.stop().await;
-}
-
-#[tokio::test]
-async fn at_qos_2_what_cannot_be_kept_for_now_is_seen_once_by_all_and_acknowledged_when_it_is_kept() {
-    let dir = Arc::new(tempfile::tempdir().expect("a directory"));
-    let in_the_way = dir.path().join("broker.db");
-    std::fs::create_dir(&in_the_way).expect("something in the way");
-    let broker = Running::at(Setup::default(), dir).await;
-    let (mut reader, mut sender) = (broker.v5("r").await, broker.v4("s").await);
-    reader.subscribe(filter("keep", 0), None).await;
-    let mut publish = v4::Publish::new("keep", QoS::ExactlyOnce, "x");
-    (publish.pkid, publish.retain) = (4, true);
-    sender.send(v4::Packet::Publish(publish)).await;
-    assert_eq!(reader.message().await.payload, "x");
-    let mut next = Box::pin(sender.next());
-    let tried_again = std::time::Duration::from_millis(2500);
-    assert!(tokio::time::timeout(tried_again, &mut next).await.is_err(), "neither acknowledged nor cut off");
-    std::fs::remove_dir(&in_the_way).expect("out of the way");
-    assert_eq!(next.await, v4::Packet::PubRec(v4::PubRec::new(4)));
-    reader.ping().await; // nothing came twice
-    let broker = Running::at(Setup::default(), broker.stop().await).await;
-    assert_eq!(kept(&broker, "keep").await.as_deref(), Some("x"));
     broker.stop().await;
 }
 

@@ -105,7 +105,7 @@ impl Shared {
                 Some(committed) if published.owed => {
                     committed.await.unwrap_or(Err(NotCommitted)).map_err(|_| NotTaken::NoRoom)?;
                 }
-                committed @ Some(_) => kept_at_last(committed, &shared.disk).await,
+                Some(committed) => kept_at_last(committed, &shared.disk).await,
             }
             Ok(())
         }))
@@ -178,8 +178,7 @@ async fn stored_at_last(stored: Stored, forward: &ForwardEntry, letter: &Letter)
 }
 
 /// The same for what is retained: the ledger goes on trying, and nobody is sent anew what cannot be kept for now.
-pub(in crate::broker) async fn kept_at_last(committed: Option<Committed>, disk: &Ledger) {
-    let Some(committed) = committed else { return };
+async fn kept_at_last(committed: Committed, disk: &Ledger) {
     let mut outcome = committed.await;
     while outcome != Ok(Ok(())) {
         tokio::time::sleep(AGAIN).await;

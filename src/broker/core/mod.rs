@@ -46,7 +46,7 @@ use crate::model::topic::Ownership;
 use crate::road::inside::Pressure;
 pub(super) use coming::{Entered, Leaving, Newcomer};
 pub use forwarding::NotTaken;
-pub(super) use forwarding::{Stored, kept_at_last};
+pub(super) use forwarding::Stored;
 use owing::Refused;
 pub(super) use owing::Room;
 pub use rejudging::Rejudged;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -14,9 +15,9 @@ use super::errands::{Done, Waits, kept};
 use super::terms::{Terms, Watch};
 use crate::access::Identity;
 use crate::broker::clients::Carried;
-use crate::broker::core::{Company, Entered, Leaving, Origin, Refusal as Refused, Shared, Stored, kept_at_last};
+use crate::broker::core::{Company, Entered, Leaving, Origin, Refusal as Refused, Shared, Stored};
 use crate::broker::durable::Tally;
-use crate::broker::message::{Qos, Retain};
+use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::Walk;
 use crate::broker::ruling::{self, Ruling};
@@ -169,7 +170,7 @@ impl Duty {
         self.waits.look(&self.shared);
         for done in self.waits.take_done() {
             let actions = match done {
-                Done::Settled(token, verdict) | Done::SentOn(token, verdict) => self.session.settle(token, verdict),
+                Done::Settled(token, verdict) => self.session.settle(token, verdict),
                 Done::Released(packet_id) => self.session.released(packet_id).into_iter().collect(),
                 Done::Finished(packet_id) => self.session.finished(packet_id).into_iter().collect(),
                 Done::Say(words) => {
@@ -292,7 +293,7 @@ impl Duty {
                 // Shown to those who watch the topic, as far as it can be. The journal decides what becomes of it, and knows
                 // a command that comes again.
                 let origin = Origin { company: Company::InRow, ..self.origin(None) };
-                drop(self.shared.publish(&Arc::new(publish.into_message()), Retain::No, origin));
+                drop(self.shared.publish(&Arc::new(message(publish)), Retain::No, origin));
                 self.session.may_come_again(token);
                 self.command(token, request)
             }
@@ -307,7 +308,7 @@ impl Duty {
 
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {
         let packet_id = (publish.qos == Qos::ExactlyOnce).then_some(publish.packet_id);
-        let message = Arc::new(publish.into_message());
+        let message = Arc::new(message(publish));
         let published = match self.shared.publish(&message, retain, self.origin(packet_id)) {
             Ok(published) => published,
             Err(refused) => {
@@ -329,19 +330,10 @@ impl Duty {
         let committed = published.committed.filter(|_| message.qos != Qos::AtMostOnce);
         match (stored, committed) {
             (None, None) => return Some(verdict),
-            (None, Some(committed)) if self.insists(packet_id, verdict) => {
-                self.waits.commit(committed, Done::SentOn(token, verdict));
-            }
             (None, Some(committed)) => self.waits.commit(committed, Done::Settled(token, verdict)),
             (Some(stored), committed) => self.wait_for_both(token, packet_id, stored, (committed, verdict)),
         }
         None
-    }
-
-    /// Of a message at QoS 2 that all have seen nothing but what is retained is still to be written, and the ledger goes on
-    /// trying. 3.1.1 can only be told by closing the connection, and would send it again: all would see it twice.
-    fn insists(&self, packet_id: Option<u16>, verdict: Verdict) -> bool {
-        self.version == Version::V311 && packet_id.is_some() && matches!(verdict, Verdict::Taken(_))
     }
 
     /// A QoS 2 publish that an earlier connection sent on to local clients, and whose PUBREC never went: is it committed?
@@ -354,7 +346,7 @@ impl Duty {
         };
         let (access, ownership) = (&self.shared.access, &self.shared.ownership);
         let stored = match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
-            Ruling::Publish(retain) => self.shared.forward(&publish.into_message(), retain),
+            Ruling::Publish(retain) => self.shared.forward(&message(publish), retain),
             Ruling::Refuse(_) | Ruling::Command(_) => None,
         };
         let verdict = Verdict::Owed(0);
@@ -374,14 +366,9 @@ impl Duty {
         local: (Option<Committed>, Verdict),
     ) {
         let (shared, tally) = (Arc::clone(&self.shared), self.tally.clone());
-        let (committed, verdict) = local;
-        let insists = self.insists(packet_id, verdict);
         self.waits.task(async move {
+            let (committed, verdict) = local;
             let verdict = match stored.await {
-                Ok(()) if insists => {
-                    kept_at_last(committed, &shared.disk).await;
-                    verdict
-                }
                 Ok(()) => kept(committed, verdict).await,
                 Err(_refused) => {
                     if let (Some(tally), Some(packet_id), Verdict::Owed(_)) = (tally, packet_id, verdict) {
@@ -392,5 +379,17 @@ impl Duty {
             };
             Done::Settled(token, verdict)
         });
+    }
+}
+
+fn message(publish: Publish) -> Message {
+    let expires = publish.expiry.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+    Message {
+        topic: publish.topic.into(),
+        payload: publish.payload,
+        qos: publish.qos,
+        forwarded: publish.forwarded,
+        expires,
+        keep: Keep::Every,
     }
 }

@@ -28,8 +28,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum Done {
     /// A publish of the client has found its end.
     Settled(Token, Verdict),
-    /// The same, of one that everybody has been sent: it is waited for until what is kept of it is on disk.
-    SentOn(Token, Verdict),
     /// A delivery has arrived at QoS 2, durably.
     Released(u16),
     /// A publish of the client is over, durably.
@@ -141,7 +139,7 @@ impl Waits {
             match (told, done) {
                 (Ok(Ok(())), done) => self.done.push(done),
                 (_, Done::Settled(token, verdict)) => self.done.push(Done::Settled(token, verdict.not_kept())),
-                (_, done @ (Done::SentOn(..) | Done::Released(_) | Done::Finished(_))) => self.insist(shared, done),
+                (_, done @ (Done::Released(_) | Done::Finished(_))) => self.insist(shared, done),
                 // In force, and entered: the ledger tries on. Whoever was cut off for it would be without values for as
                 // long as the disk fails.
                 (Ok(Err(NotCommitted)), done @ Done::Say(_)) => self.done.push(done),

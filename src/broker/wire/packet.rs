@@ -1,11 +1,8 @@
 //! What a client may send after CONNECT, in both versions' terms.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use tokio::time::Instant;
 
-use crate::broker::message::{Forwarded, Keep, Message, Qos, Retain};
+use crate::broker::message::{Forwarded, Qos, Retain};
 
 /// A packet from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +30,6 @@ pub(crate) struct Publish {
     pub expiry: Option<u32>,
     pub forwarded: Option<Box<Forwarded>>,
     pub payload: Bytes,
-}
-
-impl Publish {
-    /// What it brings; its time begins now.
-    pub(crate) fn into_message(self) -> Message {
-        let expires = self.expiry.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
-        let Self { topic, payload, qos, forwarded, .. } = self;
-        Message { topic: topic.into(), payload, qos, forwarded, expires, keep: Keep::Every }
-    }
 }
 
 /// How a PUBLISH names its topic to a client.
