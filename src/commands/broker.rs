@@ -30,7 +30,7 @@ enum Command {
     /// Print the [broker] part of a configuration that does what this mosquitto.conf does
     ///
     /// Listeners, TLS, users, rules, limits, bridges. What is not carried over is named, line by line, in comments and on stderr.
-    /// Exit codes: 0 written · 64 a file that cannot be read · 78 a line that mosquitto does not take, either
+    /// Exit codes: 0 written · 64 a file that cannot be read · 75 the disk fails · 78 a line that mosquitto does not take, either
     Import(Import),
 }
 

@@ -32,6 +32,7 @@ pub mod tags;
 pub mod write;
 
 use std::fmt;
+use std::fs;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,17 @@ impl Failed {
             | io::ErrorKind::InvalidData => Self::Usage(text),
             _ => Self::TryAgain(text),
         }
+    }
+
+    /// Before much else is done: is a file there that somebody named, and may it be read? A pipe is left alone, for its
+    /// writer waits for one reader.
+    pub fn look_for(file: &Path) -> Result<(), Self> {
+        let looked = fs::metadata(file).and_then(|found| match found.file_type() {
+            kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            kind if kind.is_file() => fs::File::open(file).map(drop),
+            _ => Ok(()),
+        });
+        looked.map_err(|error| Self::unread(file.display(), &error))
     }
 
     /// The process exit code.

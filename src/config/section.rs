@@ -223,7 +223,8 @@ impl<'a, 't> Section<'a, 't> {
         let number = match node.value {
             Value::Whole(number) => Ok(number),
             ref other => {
-                let cure = if is_number(other) { ": write it without quotes" } else { "" };
+                let is_quoted = matches!(other, Value::Text(text) if text.trim().parse::<i64>().is_ok());
+                let cure = if is_quoted { ": write it without quotes" } else { "" };
                 Err(format!("expected a whole number, found {}{cure}", other.kind()))
             }
         };
@@ -240,7 +241,8 @@ impl<'a, 't> Section<'a, 't> {
     pub fn flag(&self, key: &str) -> Option<Spot<bool>> {
         let node = self.get(key)?;
         let Value::Bool(value) = node.value else {
-            let cure = if matches!(node.value, Value::Text(_)) { "write it without quotes" } else { "" };
+            let is_quoted = matches!(&node.value, Value::Text(text) if matches!(text.as_str(), "true" | "false"));
+            let cure = if is_quoted { "write it without quotes" } else { "" };
             self.report(self.wrong_kind(key, node, ("true or false", cure)));
             return None;
         };

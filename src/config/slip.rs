@@ -38,6 +38,14 @@ fn misspelt(before: &str, rest: &str, said: &str) -> Option<String> {
     let is_value = before.contains('=');
     let key = before.split('=').next().unwrap_or_default().trim();
     let digits = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let word = rest.split([' ', '\t', '#', ',', ']', '}']).next().unwrap_or_default();
+    let is_switch = ["true", "false"].iter().any(|switch| word.eq_ignore_ascii_case(switch));
+    // `t`, `f`, `i` and `n` may begin something that needs no quotes, so the parser takes the word for that.
+    let lacks_quotes = match said {
+        _ if said.starts_with("invalid boolean") => !is_switch,
+        _ if said.starts_with("invalid float") => word.starts_with(char::is_alphabetic),
+        _ => said.starts_with("string values must be quoted"),
+    };
     let message = match rest.chars().next() {
         _ if said.starts_with("carriage return") => {
             "lines end with a carriage return alone: save the file with the line ends of Linux (LF) or Windows (CR LF)"
@@ -65,14 +73,15 @@ fn misspelt(before: &str, rest: &str, said: &str) -> Option<String> {
         _ if said.starts_with("unclosed") && before.starts_with('[') => {
             "a header has as many ] as [: [gateway], [[device]]"
         }
-        _ if said.starts_with("invalid boolean") => "write true or false, in small letters and without quotes",
+        _ if is_switch => "write true or false, in small letters and without quotes",
         _ if said.contains("escape") || said.contains("unicode value") => {
             "between \"…\" a \\ begins an escape: write the text between '…', or each \\ twice"
         }
         _ if said.contains("basic string, expected `\"`") => "the closing \" is missing",
-        _ if said.starts_with("string values must be quoted") => "a text stands in quotes: \"…\"",
+        _ if lacks_quotes => "a text stands in quotes: \"…\"",
         _ if said.starts_with("key with no value") => {
             let word = before.split_whitespace().next()?;
+            let word: String = word.chars().take(40).collect();
             return Some(format!("a line is a key, = and a value; here is no = behind `{word}`"));
         }
         _ if said.starts_with("unexpected leading zero") => "a number does not begin with 0 (0x1F is hexadecimal)",
@@ -126,7 +135,10 @@ fn header_twice(text: &str, now: &Header) -> Option<Slip> {
         let Some(header) = Header::read(line, start) else { continue };
         if header.is_list && now.is_below(&header.path) {
             first = None; // another entry of the list in which both stand
-        } else if first.is_none() && (header.path == now.path || header.is_below(&now.path)) {
+        } else if header.path == now.path {
+            let is_first = first.as_ref().is_none_or(|first| first.path != now.path && !now.is_list);
+            first = if is_first { Some(header) } else { first };
+        } else if first.is_none() && header.is_below(&now.path) {
             first = Some(header);
         }
     }
@@ -137,8 +149,10 @@ fn header_twice(text: &str, now: &Header) -> Option<Slip> {
         return Some(Slip { message, at: first.at, also: Some(now.at.clone()) });
     }
     let path = &now.path;
-    let message = if first.is_list != now.is_list || places::is_list(path) {
+    let message = if places::is_list(path) {
         format!("{here} stands here and {above} above: {path} is a list, write [[{path}]] for each")
+    } else if first.is_list != now.is_list {
+        format!("{here} stands here and {above} above: it is there once, write [{path}] and all its keys below it")
     } else {
         format!("{here} stands here a second time: put all its keys below the first one")
     };

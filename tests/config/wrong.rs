@@ -314,6 +314,10 @@ fn what_is_no_toml_is_told_in_words_that_say_what_to_write() {
             ("[gateway]\nname «box", "", "here is no = behind `name`"),
             ("[gateway]\nname = «", "", "`name` has no value"),
             ("[gateway]\nrollback = «True", "", "true or false, in small letters"),
+            ("[gateway]\nname = «tank-1", "", "a text stands in quotes"),
+            ("[gateway]\nname = «north", "", "a text stands in quotes"),
+            ("[[device]]\n[[device.tag]]\ntype = «float32", "", "a text stands in quotes"),
+            ("[[device]]\n[[device.tag]]\ntype = «int16", "", "a text stands in quotes"),
             ("[gateway]\ndata_dir = \"C:\\«data\"", "", "write the text between '…'"),
             ("[gateway]\nname«\u{a0}= \"box\"", "", "no-break space"),
             ("[gateway]\n«; name", "", "a comment begins with #"),
@@ -353,6 +357,13 @@ fn what_stands_before_its_list_or_in_the_wrong_brackets_is_told_where_it_belongs
     let (message, line, also, _) = told(&two);
     assert!(message.contains("device.tag is a list"), "{message}");
     assert_eq!((line, also), (Some(9), Some(7)), "the one in the same device");
+    let (message, ..) = told("[gateway]\nname = \"g\"\n[[gateway]]\nname = \"h\"\n");
+    assert!(message.contains("it is there once, write [gateway] and all its keys below it"), "{message}");
+    let (message, line, also, _) = told(
+        "[[broker.listener]]\nlisten = \"tcp:0.0.0.0:1\"\n[broker]\nmax_sessions = 1\n[broker]\nmax_sessions = 1\n",
+    );
+    assert!(message.contains("[broker] stands here a second time"), "{message}");
+    assert_eq!((line, also), (Some(5), Some(3)));
     let (message, line, also, _) = told("[broker]\n[gateway]\nname = \"g\"\n[broker]\nmax_sessions = 1\n");
     assert!(message.contains("[broker] stands here a second time: put all its keys below the first one"), "{message}");
     assert_eq!((line, also), (Some(4), Some(1)));

@@ -137,6 +137,27 @@ async fn a_predefined_id_stands_for_its_new_topic_and_what_was_subscribed_to_by_
 }
 
 #[tokio::test]
+async fn who_was_away_when_a_predefined_id_came_to_mean_something_else_is_sent_nothing_else_by_it() {
+    let old = MqttSnPlan { sensors: vec![let_in("tank", "tanks")], ..plan() };
+    let (running, gateway, mut hmi) = broker(old.clone()).await;
+    let mut tank = Sensor::new(gateway, "tank").await;
+    assert_eq!(tank.connect(Start::Kept, 600).await, Code::Accepted);
+    tank.subscribe(Filter::Predefined(1), Quality::One).await;
+    tank.subscribe(Filter::Name("plant/known/#".to_owned()), Quality::One).await;
+    tank.goodbye().await;
+    let topics = vec![(1, "plant/known/three".to_owned())];
+    reload(&running, MqttSnPlan { topics, ..old }).await;
+    assert_eq!(tank.connect(Start::Kept, 600).await, Code::Accepted);
+    hmi.publish("plant/known/three", QoS::AtLeastOnce, b"3").await;
+    assert_eq!(tank.next().await.topic, "plant/known/three");
+    assert_eq!(
+        tank.names.into_values().collect::<Vec<_>>(),
+        ["plant/known/three"],
+        "by its name, and not as what 1 was"
+    );
+}
+
+#[tokio::test]
 async fn while_rights_change_nobody_comes_in_by_the_new_list_and_nobody_stays_by_the_old_one() {
     let old = MqttSnPlan { sensors: vec![let_in("a", "tanks"), let_in("b", "tanks")], ..plan() };
     let (running, gateway, _hmi) = broker(old.clone()).await;

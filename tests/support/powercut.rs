@@ -121,6 +121,15 @@ impl Disk {
         self.names.values().map(|node| self.nodes[*node].cache.len() as u64).sum()
     }
 
+    /// Bytes of it that wait in WALs.
+    pub fn wal_bytes(&self) -> u64 {
+        let of = |(path, node): (&PathBuf, &usize)| {
+            let is_wal = path.as_os_str().as_encoded_bytes().ends_with(b"-wal");
+            is_wal.then(|| self.nodes[*node].cache.len() as u64)
+        };
+        self.names.iter().filter_map(of).sum()
+    }
+
     /// Where the nodes that still have a name can be found.
     pub fn places(&self) -> HashMap<usize, PathBuf> {
         self.names.iter().map(|(path, node)| (*node, path.clone())).collect()

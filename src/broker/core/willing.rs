@@ -1,6 +1,7 @@
 //! What sensors have and MQTT itself has no packet for: a connected client leaves another will than it came with, its session
 //! remembers that will, which topics it knows by predefined ids, and which ids it was given, and may come to last.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Core, Shared};
@@ -77,7 +78,7 @@ impl Shared {
         client.sensor = Some(Box::new(what));
     }
 
-    /// What was remembered last. Of a session that an earlier program has left it is not known how its topics were named: those
+    /// What was remembered last, but for predefined ids that have come to stand for what it has not subscribed to. Of a session that an earlier program has left it is not known how its topics were named: those
     /// that have predefined ids were subscribed to by them.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients have it"))]
     pub(in crate::broker) fn recall(
@@ -88,11 +89,16 @@ impl Shared {
     ) -> Remembered {
         let mut core = self.lock();
         let Some(client) = here(&mut core, key, outbox) else { return Remembered::default() };
-        if let Some(remembered) = &client.sensor {
-            return Remembered::clone(remembered);
-        }
         let own = predefined.iter().filter(|(_, name)| client.filters.contains_key(name.as_str()));
-        Remembered { predefined: own.map(|(id, _)| *id).collect(), ..Remembered::default() }
+        let own = own.map(|(id, _)| *id).collect();
+        match &client.sensor {
+            Some(remembered) => {
+                let mut remembered = Remembered::clone(remembered);
+                remembered.predefined.retain(|id| BTreeSet::contains(&own, id));
+                remembered
+            }
+            None => Remembered { predefined: own, ..Remembered::default() },
+        }
     }
 
     /// The will as it may be left; `None`: not at all.

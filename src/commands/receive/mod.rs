@@ -237,7 +237,7 @@ fn parts(args: &ReceiveArgs, clock: Clock) -> Result<ClientParts, Failed> {
         return Err(Failed::Usage(format!("--format {}: expected auto, json, batch or sparkplug", args.format)));
     }
     for file in [&args.ca_file, &args.certificate, &args.key, &args.password_file].into_iter().flatten() {
-        std::fs::File::open(file).map_err(|error| Failed::unread(file.display(), &error))?;
+        Failed::look_for(file)?;
     }
     let url = args.url.as_deref().unwrap_or_default();
     let tls = args

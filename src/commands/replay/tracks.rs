@@ -116,9 +116,12 @@ fn script<'a>(items: impl Iterator<Item = &'a Item>, link: &BusLink, length: Dur
                         cues.push((event.at, Cue::Back));
                     }
                 }
-                What::NotOpened(_) if lost.is_none() && open.is_empty() => {
-                    lost = Some(event.at);
-                    cues.push((event.at, Cue::Gone));
+                What::NotOpened(_) => {
+                    open.remove(&event.connection); // who opens has none, also where the recording missed its end
+                    if lost.is_none() && open.is_empty() {
+                        lost = Some(event.at);
+                        cues.push((event.at, Cue::Gone));
+                    }
                 }
                 What::Closed { by, .. } => {
                     open.remove(&event.connection);

@@ -180,7 +180,7 @@ fn export(args: &ExportArgs, facts: &HostFacts) -> Result<Told, Untold> {
 }
 
 fn import(args: &ImportArgs, facts: &HostFacts) -> Result<Told, Untold> {
-    std::fs::File::open(&args.csv).map_err(|error| Failed::unread(args.csv.display(), &error))?;
+    Failed::look_for(&args.csv)?;
     let source = Source { path: &args.csv, decimal: decimal(args.decimal_comma) };
     let imported = match (&args.config, &args.device) {
         (Some(config), Some(device)) => exchange::into_config(source, config, device, facts)?,

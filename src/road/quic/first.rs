@@ -74,7 +74,7 @@ fn is_goodbye(mut frames: &[u8]) -> Option<bool> {
                 let (_offset, length) = (number(&mut frames)?, number(&mut frames)?);
                 frames = frames.get(usize::try_from(length).ok()?..)?;
             }
-            0x1c => return Some(true),
+            0x1c | 0x1d => return Some(true), // of an application: it may not be here, and the library takes it all the same
             _ => return None,
         }
     }
@@ -106,7 +106,8 @@ mod tests {
         assert_eq!(is_goodbye(&[&before, CLOSE].concat()), Some(true));
         assert_eq!(is_goodbye(CLOSE), Some(true));
         assert_eq!(is_goodbye(&[0x40, 0x1c]), Some(true), "a number that is longer than it need be");
-        assert_eq!(is_goodbye(&[0x1d, 0x00]), None, "of an application: not in this packet");
+        assert_eq!(is_goodbye(&[0x1d, 0x00, 0x00]), Some(true), "of an application");
+        assert_eq!(is_goodbye(&[0x1e]), None);
     }
 
     #[test]

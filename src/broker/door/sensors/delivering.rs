@@ -283,7 +283,7 @@ impl Translator {
         let own = |flight: &mut Flight| matches!(&flight.step, Step::Publish { message, .. } if by_such(message));
         let step = self.flight.take_if(own).map(|flight| flight.step);
         let Some(Step::Publish { message, name, expires }) = step else { return };
-        let delivery = delivery_of(message, name, expires);
+        let delivery = Delivery { again: true, ..delivery_of(message, name, expires) }; // it may have it
         self.waiting_bytes += delivery.topic.len() + delivery.payload.len();
         self.waiting.push_front(Waiting::Publish(delivery));
     }

@@ -190,13 +190,13 @@ impl Gateway<'_> {
         );
     }
 
-    /// While rights change nobody new publishes, either.
+    /// While rights change nobody publishes who did not before.
     fn follow_unasked(&mut self) {
-        let before = self.unasked.take();
-        let may_begin = self.newcomers == Newcomers::Welcome;
-        let plan = self.rules.plan.publish.as_ref();
-        let plan = plan.filter(|plan| may_begin || before.as_ref().is_some_and(|before| before.is_of(&plan.user)));
-        self.unasked = plan.map(|plan| Unasked::follow(before, plan, self.porch, self.tracker));
+        let (before, plan) = (self.unasked.take(), self.rules.plan.publish.as_ref());
+        self.unasked = match self.newcomers {
+            Newcomers::Wait => before.filter(|before| plan.is_some_and(|plan| before.is_of(&plan.user))),
+            Newcomers::Welcome => plan.map(|plan| Unasked::follow(before, plan, self.porch, self.tracker)),
+        };
     }
 
     async fn advertise(&mut self, plan: AdvertisePlan) {

@@ -51,7 +51,8 @@ impl Link {
     pub(super) async fn run(mut self, said: sn::Connect) {
         let mut next = Some(said);
         while let Some(said) = next.take() {
-            next = self.live(said).await.or_else(|| self.said_since());
+            let at_once = self.live(said).await.filter(|said| self.may_stay(&said.client_id));
+            next = at_once.or_else(|| self.said_since());
         }
     }
 

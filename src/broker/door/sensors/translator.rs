@@ -241,6 +241,7 @@ impl Translator {
         self.forget_subscribe(is_other);
         self.name_flight_anew(is_other);
         self.pump(now);
+        self.look_for_rest();
     }
 
     /// A packet came from the broker.
