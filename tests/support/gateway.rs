@@ -7,8 +7,9 @@
 #[path = "broker.rs"]
 pub mod mqtt;
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -146,16 +147,16 @@ impl Home {
     }
 }
 
-/// A running daemon; killed when dropped.
+/// A running daemon; killed when dropped. What it says goes to a file, so that it can be read as soon as it is said.
 pub struct Daemon {
     child: Child,
-    log: Arc<Mutex<Vec<String>>>,
+    log: File,
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the daemon said:\n{}", self.log.lock().unwrap().join("\n"));
+            eprintln!("--- the daemon said:\n{}", self.log());
         }
         self.kill();
     }
@@ -163,21 +164,26 @@ impl Drop for Daemon {
 
 impl Daemon {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let log = Arc::<Mutex<Vec<String>>>::default();
-        let (lines, said) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| said.lock().unwrap().push(line)));
+        let log = tempfile::tempfile().unwrap();
+        let child = command.stderr(log.try_clone().unwrap()).spawn().unwrap();
         Self { child, log }
+    }
+
+    /// All it has said.
+    fn log(&self) -> String {
+        let mut bytes = vec![0; usize::try_from(self.log.metadata().unwrap().len()).unwrap()];
+        self.log.read_exact_at(&mut bytes, 0).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The first line of the log that has this in it.
     pub fn said(&self, what: &str) -> Option<String> {
-        self.log.lock().unwrap().iter().find(|line| line.contains(what)).cloned()
+        self.log().lines().find(|line| line.contains(what)).map(ToOwned::to_owned)
     }
 
     /// How many lines of the log have this in them.
     pub fn times_said(&self, what: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|line| line.contains(what)).count()
+        self.log().lines().filter(|line| line.contains(what)).count()
     }
 
     /// Where its broker listens.
