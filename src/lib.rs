@@ -42,7 +42,7 @@
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
 //! | how a bus goes on with other devices after a reload | `field/adopt` |
-//! | who tells the loss of a connection, a device that is down, a pause | `field/envoy` |
+//! | when a connection to devices is opened again; who tells its loss, a device that is down, a pause | `field/connection`; `field/envoy` |
 //! | how instruments that speak lines of their own are read | [`field::line`]; what a frame is and says: [`config::lines`] |
 //! | which registers are read together | [`config::blocks`]; a measured device's holes `field/think`; after an exception `field/modbus/bisect`, remembered in `field/memory`, `app/learned` |
 //! | where a SunSpec device has its models, and what if they move | [`model::sunspec`], [`field::sunspec`], `field/models` |
@@ -67,7 +67,7 @@
 //! | what waits for a local client that is slow | [`broker`] (`outbox`) |
 //! | what clients leave retained, and the figures below `$SYS` | [`broker`] (`retained`, on disk by `keeping`; `sys`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
-//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, what one that sleeps gets | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`; `link`, `delivering`) |
+//! | sensors by MQTT-SN: their datagrams, how they become clients like any other, what one that sleeps gets | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`; `link`, `delivering`; what a reload changes for them: `door/regime`) |
 //! | who goes first when hundreds come in at once | [`broker`] (`door/turnstile`) |
 //! | how a mosquitto's configuration becomes ours | [`commands::broker`] |
 //! | **The store** | |
