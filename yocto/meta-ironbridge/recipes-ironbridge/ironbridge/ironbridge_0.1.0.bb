@@ -40,7 +40,7 @@ PACKAGECONFIG[quic] = "--features quic"
 CARGO_BUILD_FLAGS:append = " --no-default-features"
 
 # Cargo runs outside the source tree and so does not see its .cargo/config.toml.
-export LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1 -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE"
+export LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1 -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_STAT4 -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_COLUMN_METADATA -USQLITE_SOUNDEX -DSQLITE_OMIT_JSON -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_DEPRECATED -DSQLITE_OMIT_SHARED_CACHE"
 
 # SQLite and zstd are those the crates bring: the store's promises were proven on exactly that SQLite and these flags,
 # and both are linked into the tests the same way.
