@@ -174,6 +174,9 @@
 //! the journal is closed, the result published and stored. After a crash between write and result the answer is "failed:
 //! unknown", never a second write.
 
+// These panic where nobody reads: commands::print and tell, and host::terminal::say, do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod access;
 pub mod app;
 pub mod broker;

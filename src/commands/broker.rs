@@ -15,6 +15,7 @@ mod page;
 use std::path::{Path, PathBuf};
 
 use super::{self as commands, Failed, host_facts};
+use crate::host::terminal::say;
 use crate::{access, config};
 use conf::Mosquitto;
 
@@ -96,12 +97,15 @@ pub fn run(args: &Args) -> Result<(), Failed> {
                 access::replace(&directory.join("users"), &text)
                     .map_err(|error| Failed::TryAgain(error.to_string()))?;
             }
-            eprintln!("{} written; take its tables into ironbridge.toml, or put it into ironbridge.d", path.display());
+            say(format_args!(
+                "{} written; take its tables into ironbridge.toml, or put it into ironbridge.d",
+                path.display()
+            ));
         }
     }
     let loud = notes.0.iter().filter(|note| note.weight == Weight::Loud);
     for note in loud {
-        eprintln!("{}: {}", note.place, note.text);
+        say(format_args!("{}: {}", note.place, note.text));
     }
     Ok(())
 }

@@ -21,17 +21,18 @@ mod left;
 mod ours;
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use self::beside::Unclear;
 use self::ours::{Found, Why};
-use super::{Failed, run};
+use super::{Failed, confirmed, run};
 use crate::access;
 use crate::config::{self, HostFacts};
 use crate::disk::directory::Directory;
 use crate::disk::fault::Fault;
 use crate::host::journal;
+use crate::host::terminal::say;
 
 /// Where packages and images keep the configuration they were delivered with.
 const DELIVERED: &str = "/usr/share/ironbridge/ironbridge.toml";
@@ -84,8 +85,9 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     if args.dry_run {
         return Ok(());
     }
-    if !args.yes && !asked()? {
-        eprintln!("nothing was changed");
+    let instead = "this cannot be taken back: say --yes, or --dry-run to see what would go";
+    if !args.yes && !confirmed("Delete all of this? It cannot be taken back.", instead)? {
+        say("nothing was changed");
         return Ok(());
     }
     let paths = intent.goes.iter().map(Vec::len).sum();
@@ -101,7 +103,7 @@ pub fn run(args: &Args, facts: &HostFacts) -> Result<(), Failed> {
     }
     super::tell("Log lines of the past are the system's: journalctl --rotate --vacuum-time=1s removes them");
     if left > 0 {
-        eprintln!("not as delivered: {left} of the lines above that begin with \"stays\" may be the owner's");
+        say(format_args!("not as delivered: {left} of the lines above that begin with \"stays\" may be the owner's"));
         return Err(Failed::Verdict);
     }
     super::tell("done");
@@ -198,17 +200,6 @@ fn shown(intent: &Intent, config: &Path, keeps_config: bool) -> String {
         }
     };
     goes.chain(stays).chain([last]).collect()
-}
-
-fn asked() -> Result<bool, Failed> {
-    if !io::stdin().is_terminal() {
-        return Err(Failed::Usage("this cannot be taken back: say --yes, or --dry-run to see what would go".into()));
-    }
-    eprint!("Delete all of this? It cannot be taken back. [y/N] ");
-    let mut answer = String::new();
-    let read = io::stderr().flush().and_then(|()| io::stdin().lock().read_line(&mut answer));
-    read.map_err(|error| Failed::Internal(error.to_string()))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Everything that can go goes, whatever cannot; but what says where the rest lies is touched only when all of that went.

@@ -34,13 +34,14 @@ pub mod write;
 use std::fmt;
 use std::fs;
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::plan::Plan;
 use crate::config::{self, HostFacts, Problems, units};
 use crate::flow::clock::{Clock, Seen};
+use crate::host::terminal::say;
 use crate::host::{clock, facts};
 use crate::model::time::Boot;
 
@@ -129,8 +130,22 @@ pub fn printed(written: io::Result<()>) -> Result<(), Failed> {
 /// Prints what was done: it stays done where that cannot be printed, so the command ends as it would have.
 pub fn tell(text: &str) {
     if let Err(failed) = print(format!("{text}\n")) {
-        eprintln!("ironbridge: {failed}");
+        say(format_args!("ironbridge: {failed}"));
     }
+}
+
+/// Asks whoever sits at the terminal; anything but a yes is a no. Where nobody can be asked the error says `instead`.
+pub fn confirmed(question: impl fmt::Display, instead: &str) -> Result<bool, Failed> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failed::Usage(instead.to_owned()));
+    }
+    let unanswered = |error: io::Error| Failed::TryAgain(format!("cannot ask: {error}"));
+    let mut answer = String::new();
+    let mut asked = io::stderr().lock();
+    write!(asked, "{question} [y/N] ").and_then(|()| asked.flush()).map_err(unanswered)?;
+    stdin.lock().read_line(&mut answer).map_err(unanswered)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// What a command that reads a configuration knows of the machine.

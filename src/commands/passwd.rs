@@ -12,6 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 
 use super::Failed;
 use crate::access::{self, PASSWORD_BYTES_MAX};
+use crate::host::terminal::say;
 
 /// What is read of a line: a password that is too long, and how the line ends, are told from one that is not.
 const LINE_BYTES_MAX: u64 = PASSWORD_BYTES_MAX as u64 + 3;
@@ -68,10 +69,10 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         let kept = access::hash(&password).map_err(|error| Failed::TryAgain(error.to_string()))?;
         if change(&|text| with(text, user, &kept))? { "has a new password in" } else { "added to" }
     };
-    eprintln!(
+    say(format_args!(
         "{user} {told} {}; a running gateway takes it at its next reload (ironbridge reload)",
         args.file.display()
-    );
+    ));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use super::field::ask::{Answer, Wires, answer_json, value_text, words};
 use super::field::target::{Purpose, Target, TargetArgs, Wanted};
 use super::interrupt::Interrupt;
 use crate::flow::clock::Clock;
+use crate::host::terminal::say;
 use crate::model::quality::Quality;
 
 /// Arguments of `ironbridge read`.
@@ -69,7 +70,7 @@ pub async fn run(args: Args, clock: Clock) -> Result<(), Failed> {
             ended = round(&args, &target, &mut wires, &clock) => match ended {
                 Ok(ControlFlow::Continue(_)) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
-                Err(Failed::TryAgain(text)) => eprintln!("ironbridge: {text}"),
+                Err(Failed::TryAgain(text)) => say(format_args!("ironbridge: {text}")),
                 Err(other) => return Err(other),
             }
         }

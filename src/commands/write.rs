@@ -2,7 +2,6 @@
 //!
 //! The limits and the access of a configuration hold here as they do for a command over MQTT; there is no way around them.
 
-use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,6 +13,7 @@ use super::{self as commands, Failed};
 use crate::config::plan::{Limits, TagPlan};
 use crate::field::command::{Order, carry_out};
 use crate::flow::clock::Clock;
+use crate::host::terminal::say;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::data_type::Kind;
 use crate::model::quality::{Cause, Quality};
@@ -103,7 +103,7 @@ fn unread(wanted: &Wanted, answer: &Answer) -> Failed {
 }
 
 fn refused(text: &str) -> Failed {
-    eprintln!("ironbridge: {text}");
+    say(format_args!("ironbridge: {text}"));
     Failed::Verdict
 }
 
@@ -141,20 +141,11 @@ fn span(limits: Limits) -> String {
 }
 
 fn confirmed(tag: &TagPlan, wanted: &Wanted, old: Option<&Answer>, new: &Value) -> Result<bool, Failed> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failed::Usage("nobody can be asked here: say --yes".into()));
-    }
     let place = tag.address_text().unwrap_or_default();
-    eprint!("{} (unit {}, {}): {}. Write? [y/N] ", wanted.label, wanted.unit, place, change(tag, old, new));
-    let mut answer = String::new();
-    stdin
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| Failed::TryAgain(format!("cannot read the answer: {error}")))?;
-    let yes = matches!(answer.trim(), "y" | "Y" | "yes");
+    let question = format_args!("{} (unit {}, {place}): {}. Write?", wanted.label, wanted.unit, change(tag, old, new));
+    let yes = commands::confirmed(question, "nobody can be asked here: say --yes")?;
     if !yes {
-        eprintln!("not written");
+        say("not written");
     }
     Ok(yes)
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
+use crate::host::terminal::say;
 use log::Record;
 use log::kv::{Key, ToKey, Value, VisitSource};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -41,7 +42,7 @@ impl Verbosity {
 pub fn begin(verbosity: Verbosity) -> Result<(), TryInitError> {
     let asked = std::env::var_os("RUST_LOG").unwrap_or_default();
     let filter = filter(&asked.to_string_lossy(), verbosity).unwrap_or_else(|wrong| {
-        eprintln!("RUST_LOG: \"{wrong}\" is neither a level (off error warn info debug trace) nor TARGET=LEVEL; logging as without it");
+        say(format_args!("RUST_LOG: \"{wrong}\" is neither a level (off error warn info debug trace) nor TARGET=LEVEL; logging as without it"));
         EnvFilter::new(verbosity.filter())
     });
     let registry = tracing_subscriber::registry().with(filter);
@@ -95,7 +96,7 @@ pub fn audit(id: &str, message: &str, fields: &[(&str, String)]) {
         log.journal_send(&record.args(format_args!("{text}")).build())
     });
     if sent.is_err() {
-        eprintln!("{text}");
+        say(&text);
     }
 }
 
@@ -197,7 +198,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
         );
         if sent.is_err() {
             // journald is being restarted: stderr is its socket too and is kept by systemd.
-            eprintln!("{text}");
+            say(&text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What commands print: a full disk behind `>` is said and is no success; a reader that went away (`| head`) is nobody's error.
+//! What commands print: a full disk behind `>` is said and is no success; a reader that went away is nobody's error.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
@@ -92,13 +92,31 @@ fn a_reset_whose_list_cannot_be_printed_deletes_nothing() {
 }
 
 #[test]
-fn an_error_that_nobody_reads_keeps_its_exit_code() {
-    let home = home();
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
-    command.args(["check", "--config", "none.toml"]).current_dir(home.path()).stderr(writer);
-    assert_eq!(command.output().expect("runs").status.code(), Some(78));
+fn what_nobody_reads_on_standard_error_changes_no_exit_code() {
+    let home = lived_in();
+    fs::write(home.path().join("secret"), "correct horse\n").expect("written");
+    fs::write(home.path().join("mosquitto.conf"), "listener 1883\nallow_anonymous true\nqueue_qos0_messages true\n")
+        .expect("written");
+    fs::write(home.path().join("received.db"), "").expect("written");
+    for words in [
+        "check --config none.toml",
+        "passwd users anna",
+        "broker import mosquitto.conf",
+        "store export --config gw.toml --format csv",
+        "receive --report received.db",
+        "write --config gw.toml pump/speed 1 --yes",
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ironbridge"));
+        command.args(words.split_whitespace()).current_dir(home.path()).env("RUST_LOG", "chatty");
+        let secret = || fs::File::open(home.path().join("secret")).expect("there");
+        let heard = command.stdin(secret()).output().expect("runs");
+        assert!(!heard.stderr.is_empty(), "{words} says something");
+        let unheard = command.stdin(secret()).stderr(writer).output().expect("runs");
+        assert_eq!((words, unheard.status.code()), (words, heard.status.code()));
+        assert_ne!((words, heard.status.code()), (words, Some(101)));
+    }
 }
 
 #[test]

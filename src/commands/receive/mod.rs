@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use crate::config::plan::MqttVersion;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
+use crate::host::terminal::say;
 use crate::model::lock::Hold as _;
 use crate::model::time::Certainty;
 use crate::model::topic::{check_filter, split_share};
@@ -343,18 +344,18 @@ async fn watch(
             () = stop.begun() => break,
             _ = reports.tick() => {
                 if let Some(line) = news() {
-                    eprintln!("{line}");
+                    say(line);
                 }
             }
             next = happened.recv() => match next {
                 None => break,
                 Some(Happened::Connected) => {
                     connected = true;
-                    eprintln!("connected to {url}");
+                    say(format_args!("connected to {url}"));
                 }
                 Some(Happened::Lost(error)) => {
                     if error != last_error {
-                        eprintln!("not connected to {url}: {error}");
+                        say(format_args!("not connected to {url}: {error}"));
                     }
                     last_error = error;
                 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::commands;
+use crate::host::terminal::say;
 use crate::receive::consumer::Account;
 use crate::receive::lag::LagReport;
 
@@ -47,7 +48,7 @@ pub(super) fn show_final(account: &Account, args: &ReceiveArgs) {
         let missing = if partly { String::new() } else { format!(", missing {}{missing}", stream.missing) };
         let gateway = stream.gateway.as_ref().map_or(String::new(), |gateway| format!("{gateway} "));
         let lag = account.lag.iter().find(|lag| lag.stream == stream.stream && lag.epoch == stream.epoch);
-        eprintln!(
+        say(format_args!(
             "{gateway}{} epoch {}: received {}, duplicates {}, declared lost {}{missing}{}",
             stream.stream,
             stream.epoch,
@@ -55,17 +56,17 @@ pub(super) fn show_final(account: &Account, args: &ReceiveArgs) {
             stream.duplicates,
             stream.declared_lost,
             lag.map_or_else(String::new, late)
-        );
+        ));
     }
     if streams.len() > LISTED_MAX {
-        eprintln!("… and {} more", streams.len() - LISTED_MAX);
+        say(format_args!("… and {} more", streams.len() - LISTED_MAX));
     }
     for (why, count) in &account.strays.broken {
-        eprintln!("not to be read: {count} × {why}");
+        say(format_args!("not to be read: {count} × {why}"));
     }
-    eprintln!("{}", line(account, args));
+    say(line(account, args));
     if partly {
-        eprintln!("one of a group: what is missing is told by `ironbridge receive --report` over all their databases");
+        say("one of a group: what is missing is told by `ironbridge receive --report` over all their databases");
     }
 }
 

@@ -14,6 +14,7 @@ use super::{ARRIVING_MAX, ReceiveArgs, WINDOW, Waiting, target, version, watch};
 use crate::commands::{self, Failed};
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
+use crate::host::terminal::say;
 use crate::model::lock::Hold as _;
 use crate::model::sparkplug::{Kind, Node, check_id};
 use crate::payload::sparkplug::{DataType, Metric, Payload, REBIRTH, Value};
@@ -175,16 +176,16 @@ fn show(account: &Account, args: &ReceiveArgs) {
     let mut nodes: Vec<_> = account.nodes.iter().collect();
     nodes.sort_by_key(|(_, node)| std::cmp::Reverse(node.missing + node.unknown));
     for (name, node) in nodes.iter().take(LISTED_MAX) {
-        eprintln!(
+        say(format_args!(
             "{name}: values {}, historical {}, births {}, deaths {}, messages missing {}, not understood {}",
             node.values, node.historical, node.births, node.deaths, node.missing, node.unknown
-        );
+        ));
     }
     if nodes.len() > LISTED_MAX {
-        eprintln!("… and {} more", nodes.len() - LISTED_MAX);
+        say(format_args!("… and {} more", nodes.len() - LISTED_MAX));
     }
     for (why, count) in &account.broken {
-        eprintln!("not to be read: {count} × {why}");
+        say(format_args!("not to be read: {count} × {why}"));
     }
-    eprintln!("{}", line(account));
+    say(line(account));
 }

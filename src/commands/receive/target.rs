@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use crate::disk::fault::Fault;
 use crate::disk::received::{self, Received};
+use crate::host::terminal::say;
 use crate::model::lock::Hold as _;
 use crate::receive::consumer::{Account, Consumer, Target};
 use crate::receive::ledger::{Begin, Ledger};
@@ -65,7 +66,7 @@ pub(super) fn consumer(args: &ReceiveArgs) -> Result<Consumer, Failed> {
         seeded.map_err(|fault| unusable(path, &fault))?;
     }
     if args.client_id.is_none() {
-        eprintln!("without --client-id the broker keeps nothing while this receiver is away");
+        say("without --client-id the broker keeps nothing while this receiver is away");
     }
     Ok(consumer)
 }
@@ -105,7 +106,7 @@ pub(super) fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> 
     }
     let cut = resume::mend(&mut file, form).map_err(cannot_open)?;
     if cut > 0 {
-        eprintln!("{}: half a record at its end was cut off ({cut} bytes); it comes again", path.display());
+        say(format_args!("{}: half a record at its end was cut off ({cut} bytes); it comes again", path.display()));
     }
     let header = if file.metadata().map_err(cannot_open)?.len() == 0 { Header::Write } else { Header::Skip };
     Output::new(form, Box::new(BufWriter::new(file)), header).map(Some).map_err(cannot)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::estimate;
+use crate::host::terminal::say;
 use crate::model::time::millis;
 
 /// One bar for the whole scan.
@@ -28,7 +29,7 @@ impl Progress {
 
     /// What is about to be done, for the person who waits; in a pipe too.
     pub fn announce(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| say(text));
     }
 
     /// So much is to come, in all.

@@ -11,6 +11,7 @@ use super::moment::{Moment, moment};
 use super::{Where, failed};
 use crate::commands::{self, Failed};
 use crate::host::clock::RELEASE_MS;
+use crate::host::terminal::say;
 use crate::model::number::Class;
 use crate::store::export::{Export, ExportError, Form, Glob, Selection, Sheet, Summary};
 
@@ -70,12 +71,12 @@ pub(super) fn run(dir: &Path, args: &ExportArgs) -> Result<(), Failed> {
         if args.out.is_some() {
             commands::tell(&told);
         } else {
-            eprintln!("{told}"); // the records have standard output
+            say(&told); // the records have standard output
         }
     } else {
-        eprintln!("{} records", summary.records);
+        say(format_args!("{} records", summary.records));
         if summary.unreadable > 0 {
-            eprintln!("{} numbers could not be read: see `ironbridge store verify`", summary.unreadable);
+            say(format_args!("{} numbers could not be read: see `ironbridge store verify`", summary.unreadable));
         }
     }
     Ok(())

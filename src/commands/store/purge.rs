@@ -1,12 +1,12 @@
 //! `ironbridge store purge`: the oldest records go, declared where they were owed.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use super::moment::{Moment, moment};
 use super::{Where, failed};
 use crate::commands::{self, Failed};
 use crate::host::clock::RELEASE_MS;
+use crate::host::terminal::say;
 use crate::model::number::Class;
 use crate::store::purge::{self, Owed, Purge, PurgeError, Purged};
 
@@ -46,28 +46,20 @@ pub(super) fn run(dir: &Path, args: &PurgeArgs) -> Result<(), Failed> {
         owed: if args.acknowledged_only { Owed::Stays } else { Owed::Goes },
     };
     for class in purge::held_up(dir, &wanted).map_err(explain)? {
-        eprintln!(
+        say(format_args!(
             "{class}: numbers that are owed are missing and not declared (in a damaged file that is still to be read?): \
              what lies behind them stays until the gateway has run and read or declared them"
-        );
+        ));
     }
     let ahead = purge::preview(dir, &wanted, RELEASE_MS).map_err(explain)?;
     if args.dry_run || ahead.is_empty() {
         return commands::print(format!("{}\n", shown(&ahead, "would go", args)));
     }
     if !args.yes {
-        if !io::stdin().is_terminal() {
-            return Err(Failed::Usage(
-                "this cannot be taken back: say --yes, or --dry-run to see what would go".into(),
-            ));
-        }
-        commands::tell(&shown(&ahead, "will go", args));
-        eprint!("Purge? This cannot be taken back. [y/N] ");
-        io::stderr().flush().map_err(|error| Failed::Internal(error.to_string()))?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(|error| Failed::Internal(error.to_string()))?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            eprintln!("nothing was purged");
+        let question = format_args!("{}\nPurge? This cannot be taken back.", shown(&ahead, "will go", args));
+        let instead = "this cannot be taken back: say --yes, or --dry-run to see what would go";
+        if !commands::confirmed(question, instead)? {
+            say("nothing was purged");
             return Ok(());
         }
     }

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::commands::interrupt::Interrupt;
 use crate::commands::{self, Failed, block_on, duration};
+use crate::host::terminal::say;
 use crate::model::time::millis;
 use ledger::Ledger;
 use promises::Promises;
@@ -155,7 +156,7 @@ async fn torture(args: &TortureArgs) -> Result<(), Failed> {
 /// Standard output belongs to the ledger when that was asked for.
 fn tell(args: &TortureArgs, text: &str) {
     if args.ledger.as_deref() == Some(Path::new("-")) && !args.resume {
-        eprintln!("{text}");
+        say(text);
     } else {
         commands::tell(text);
     }
