@@ -19,7 +19,7 @@ use super::publisher::{Configuration, status};
 use super::trial::{Health, Link, Trial, Verdict, judge};
 use crate::config::difference::{Changes, HOLES_MAX, Part, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
-use crate::config::{Problems, Text};
+use crate::config::{Problem, Problems, Text};
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
@@ -162,12 +162,13 @@ impl Reloader {
         }
         if let Some(house) = self.house.lock().await.as_ref() {
             let count = problems.count();
+            let first = problems.iter().next().map(Problem::brief).unwrap_or_default();
             let problems = if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
             tracing::warn!(audit = "config_refused", count, "configuration refused");
             house.tell("reload_refused", format!("nothing was changed: {problems} in the configuration"));
             let detail = format!(
-                "the file has {problems} and no start would come of it: mend it (`ironbridge check` says where); what \
-                 was in force before still is"
+                "the file has {problems} and no start would come of it: {first}; mend it, then reload; what was in force \
+                 before still is"
             );
             house.file_is(UNUSABLE, detail);
         }

@@ -187,9 +187,10 @@ pub fn load(path: &Path) -> Result<Plan, Failed> {
     config::load(path, &host_facts()).map(|loaded| loaded.plan).map_err(|problems| Failed::of(&problems))
 }
 
-/// `data_dir` of a configuration that may be wrong elsewhere; `None` when the main file is no TOML at all.
+/// `data_dir` of a configuration that may be wrong elsewhere; `None` when the main file is empty, or no TOML at all.
 pub fn data_dir_of(config: &Path) -> Option<PathBuf> {
-    let document: toml::Table = std::fs::read_to_string(config).ok()?.parse().ok()?;
+    let text = fs::read_to_string(config).ok().filter(|text| !config::is_hollow(text))?;
+    let document: toml::Table = text.parse().ok()?;
     let named = document.get("gateway").and_then(|gateway| gateway.get("data_dir")).and_then(toml::Value::as_str);
     let config = std::path::absolute(config).ok()?;
     Some(config.parent()?.join(named.unwrap_or(DEFAULT_DATA_DIR)))

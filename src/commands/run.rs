@@ -56,6 +56,7 @@ async fn serve(config: &Path) -> Result<(), Failed> {
     let notify = Notify::from_environment();
     let lives = Lives::in_dir(facts::systemd_runtime_dir().as_deref());
     if waits_in_vain(&lives, &notify, &mut signals).await {
+        lives.ended_in_order(); // whoever has mended it and starts it again waits for nothing
         return Ok(());
     }
     let Some(Beginning { plan, texts, origin }) = beginning(config, &lives, &mut signals).await? else { return Ok(()) };

@@ -55,13 +55,13 @@ pub struct Draft<'a> {
 pub fn read_with(path: &Path, draft: Option<Draft<'_>>, findings: &Findings) -> FileSet {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut sources = Sources::default();
-    let mut read = |path: &Path, missing| match draft {
+    let mut read = |path: &Path, part| match draft {
         Some(draft) if draft.path == path => take_in(path.to_owned(), draft.text.to_owned(), &mut sources, findings),
-        _ => read_one(path, missing, (&mut sources, findings)),
+        _ => read_one(path, part, (&mut sources, findings)),
     };
-    let mut trees = vec![read(&path, Cause::Text)];
+    let mut trees = vec![read(&path, Part::Main)];
     for fragment in fragments(&path, findings) {
-        trees.push(read(&fragment, Cause::Medium));
+        trees.push(read(&fragment, Part::Fragment));
     }
     join(sources, trees, findings)
 }
@@ -81,9 +81,11 @@ pub fn from_texts(path: &Path, texts: Vec<Text>, findings: &Findings) -> FileSet
     let is_fragment = |path: &&PathBuf| path.parent() == Some(&fragments) && is_read(path);
     let mut paths: Vec<PathBuf> = texts.iter().map(|(path, _)| path).filter(is_fragment).cloned().collect();
     paths.sort();
-    paths.insert(0, path);
     let mut sources = Sources::given(texts);
-    let trees = paths.iter().map(|path| read_one(path, Cause::Text, (&mut sources, findings))).collect();
+    let mut trees = vec![read_one(&path, Part::Main, (&mut sources, findings))];
+    for fragment in paths {
+        trees.push(read_one(&fragment, Part::Fragment, (&mut sources, findings)));
+    }
     join(sources, trees, findings)
 }
 
@@ -155,12 +157,34 @@ fn is_read(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "toml") && !hidden
 }
 
-/// `missing`: what it lies in if there is no such file.
-fn read_one(path: &Path, missing: Cause, (sources, findings): (&mut Sources, &Findings)) -> Option<Node> {
+/// What a file is to the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Main,
+    Fragment,
+}
+
+/// A file without a byte, or of nothing but zeros, is what a full disk or a power cut leaves of a copy. Taken for a configuration
+/// it would be one that does nothing, and what every uplink in it is owed would be dropped.
+pub fn is_hollow(text: &str) -> bool {
+    text.bytes().all(|byte| byte == 0)
+}
+
+fn read_one(path: &Path, part: Part, (sources, findings): (&mut Sources, &Findings)) -> Option<Node> {
     match text_of(path, sources) {
+        Ok(text) if is_hollow(&text) => {
+            let message =
+                "is empty: was a copy cut short, or is the disk full? One that is to do nothing has a comment in it";
+            findings.unreadable(path.to_owned(), Unread::wrong(message));
+            None
+        }
         Ok(text) => take_in(path.to_owned(), text, sources, findings),
         Err(unread) => {
             let is_missing = sources.instead_of_disk().is_none() && matches!(path.try_exists(), Ok(false));
+            let missing = match part {
+                Part::Main => Cause::Text,
+                Part::Fragment => Cause::Medium, // it was listed
+            };
             let cause = if is_missing { missing } else { unread.cause };
             findings.unreadable(path.to_owned(), Unread { cause, ..unread });
             None

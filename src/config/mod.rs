@@ -47,6 +47,7 @@ pub mod wire;
 
 pub use check::{GATEWAY, MODBUS_PORT, modicon};
 pub use csv::{cell::quoted, known as csv_known};
+pub use files::is_hollow;
 use plan::Plan;
 use problem::Findings;
 pub use problem::{Problem, Problems};

@@ -12,6 +12,9 @@ use super::source::{At, Place, Snippet, Sources};
 /// Longest value that is shown whole.
 const VALUE_CHARS_MAX: usize = 120;
 
+/// Longest line about one that stands in a text about something else.
+const BRIEF_CHARS_MAX: usize = 300;
+
 /// What a problem lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -42,6 +45,15 @@ pub struct Problem {
     pub snippet: Option<Snippet>,
     /// May it pass?
     pub cause: Cause,
+}
+
+impl Problem {
+    /// Where and what, in one line; the value and the line it stands in are left out.
+    pub fn brief(&self) -> String {
+        let place = self.place.as_ref().map_or_else(|| self.file.display().to_string(), ToString::to_string);
+        let path = if self.path.is_empty() { String::new() } else { format!("`{}`: ", self.path) };
+        shorten(&format!("{place}: {path}{}", self.message), BRIEF_CHARS_MAX)
+    }
 }
 
 /// Everything that is wrong with a configuration; never empty.
@@ -219,11 +231,11 @@ impl Finding {
 
     fn resolve(self, sources: &Sources) -> Problem {
         let tells = tells_a_secret(sources.line_of(self.at));
-        let value = (self.shown == Shown::Value && !tells).then(|| shorten(sources.excerpt(self.at)));
+        let value = (self.shown == Shown::Value && !tells).then(|| shorten(sources.excerpt(self.at), VALUE_CHARS_MAX));
         Problem {
             place: Some(sources.place(self.at)),
             file: sources.path(self.at.file).to_owned(),
-            path: shorten(&self.path),
+            path: shorten(&self.path, VALUE_CHARS_MAX),
             value: value.filter(|value| !value.is_empty()),
             message: one_line(&self.message),
             allowed: self.allowed,
@@ -255,12 +267,12 @@ fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
 
-fn shorten(value: &str) -> String {
-    let one_line = one_line(value);
-    if one_line.chars().count() <= VALUE_CHARS_MAX {
+fn shorten(text: &str, most: usize) -> String {
+    let one_line = one_line(text);
+    if one_line.chars().count() <= most {
         return one_line;
     }
-    one_line.chars().take(VALUE_CHARS_MAX).chain("…".chars()).collect()
+    one_line.chars().take(most).chain("…".chars()).collect()
 }
 
 /// Where problems are collected while reading and checking go on.

@@ -148,14 +148,38 @@ fn files_that_cannot_be_read_are_problems_too() {
     assert!(etc.problems().to_string().contains("not UTF-8 text (line 2)"));
     let etc = Etc::with(&[("ironbridge.toml/x", "")]);
     assert!(etc.problems().to_string().contains("cannot be read"));
-    let etc = Etc::with(&[("ironbridge.toml", ""), ("ironbridge.d", "not a directory")]);
+    let etc = Etc::with(&[("ironbridge.toml", BUS), ("ironbridge.d", "not a directory")]);
     assert!(etc.problems().to_string().contains("ironbridge.d"));
 }
 
 #[test]
-fn an_empty_configuration_is_right_and_does_nothing() {
-    let plan = Etc::with(&[("ironbridge.toml", "")]).plan();
-    assert_eq!((plan.gateway.name.as_str(), plan.tags.len(), plan.broker.listeners.len()), ("box", 0, 1));
+fn a_configuration_of_a_comment_is_right_and_does_nothing() {
+    for text in ["# nothing yet\n", "[gateway]\n", "\n"] {
+        let plan = Etc::with(&[("ironbridge.toml", text)]).plan();
+        assert_eq!(
+            (plan.gateway.name.as_str(), plan.tags.len(), plan.broker.listeners.len()),
+            ("box", 0, 1),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_a_full_disk_or_a_power_cut_has_left_empty_is_no_configuration() {
+    for text in ["", "\0\0\0\0"] {
+        let etc = Etc::with(&[
+            ("ironbridge.toml", text),
+            ("ironbridge.d/empty.toml", text),
+            ("ironbridge.d/more.toml", BUS),
+            ("ironbridge.d/off.toml", "# nothing, for now"),
+        ]);
+        let problems = etc.problems();
+        let empty: Vec<_> = problems.iter().map(|problem| (problem.file.clone(), problem.message.as_str())).collect();
+        let [(main, why), (fragment, same)] = &empty[..] else { panic!("{problems}") };
+        assert!(why.contains("is empty: was a copy cut short") && why == same, "{problems}");
+        assert_eq!((main, fragment), (&etc.path("ironbridge.toml"), &etc.path("ironbridge.d/empty.toml")));
+        assert!(!problems.may_pass(), "somebody has to mend it");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::gateway;
 use crate::peers;
 
 use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -228,7 +229,11 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
 /// A fragment that is a pipe: whoever reads the configuration waits until this end is opened, and until it is dropped.
 async fn held(pipe: &Path) -> File {
     let (pipe, (opened, file)) = (pipe.to_owned(), tokio::sync::oneshot::channel());
-    std::thread::spawn(move || opened.send(File::options().write(true).open(pipe).unwrap()));
+    std::thread::spawn(move || {
+        let mut pipe = File::options().write(true).open(pipe).unwrap();
+        pipe.write_all(b"# an empty one is no configuration\n").unwrap();
+        opened.send(pipe)
+    });
     tokio::time::timeout(PATIENCE, file).await.expect("somebody reads it").unwrap()
 }
 

@@ -368,3 +368,18 @@ fn a_start_whose_files_cannot_be_read_yet_waits_longer_each_time_and_who_mends_a
     let (code, said, _) = run();
     assert_eq!((code, said.contains("several times in a row")), (Some(78), false), "{said}");
 }
+
+#[tokio::test]
+async fn who_stops_a_start_that_waits_after_short_lives_and_starts_it_again_waits_for_nothing() {
+    let home = Home::new(&config(([127, 0, 0, 1], 1).into()));
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let seconds = uptime.split('.').next().unwrap();
+    std::fs::write(home.path("short-lives"), format!("9 {seconds}000\n")).unwrap();
+    let mut command = home.command(&["run", "--config", "ironbridge.toml"]);
+    command.env("RUNTIME_DIRECTORY", home.path(""));
+    let mut daemon = Daemon::start(command);
+    until("it waits", || daemon.said("waiting before the next start").is_some()).await;
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(daemon.ended(PATIENCE).await.code(), Some(0));
+    assert!(!home.path("short-lives").exists(), "the next life is the first");
+}

@@ -256,7 +256,17 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
     until("it was refused again", || daemon.times_said("audit=\"config_refused\"") == 2).await;
     // It runs on, and the next power cut would be its last.
     let event = watch.event("config_unusable", "active").await;
-    assert!(event["detail"].as_str().unwrap().contains("1 problem and no start would come of it"), "{event}");
+    let detail = event["detail"].as_str().unwrap();
+    assert!(detail.contains("1 problem and no start would come of it: /"), "{event}");
+    assert!(
+        detail.contains("/ironbridge.toml:") && detail.contains("`device[0].unit_id`: "),
+        "where and what: {event}"
+    );
+
+    home.configure(""); // a copy that was cut short
+    let (code, out, err) = ask(&home, &["reload", "--config", "ironbridge.toml", "--socket", socket]).await;
+    assert_eq!((code, out.trim()), (78, "nothing was changed"));
+    assert!(err.contains("is empty: was a copy cut short"), "{err}");
 
     home.configure(&text.replacen("data_dir = \"data\"", "data_dir = \"elsewhere\"", 1).replacen(
         "\"100ms\"\n[[device.tag",

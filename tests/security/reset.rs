@@ -186,6 +186,10 @@ async fn a_configuration_that_is_no_toml_is_not_replaced_while_nobody_knows_whic
     tell(&["--yes"]); // nobody guesses where the data lies
     let said = tell(&["--yes", "--data-dir", "data"]);
     assert!(said.contains("ironbridge.toml is no TOML") && said.contains("--keep-config"), "{said}");
+    home.configure(""); // a copy that was cut short
+    tell(&["--yes"]);
+    let said = tell(&["--yes", "--data-dir", "data"]);
+    assert!(said.contains("ironbridge.toml is empty, so nobody knows what it named"), "{said}");
     home.configure(&sound);
     fs::write(home.path("ironbridge.d/20-broken.toml"), "key = gw.key").unwrap();
     let said = tell(&["--yes"]);

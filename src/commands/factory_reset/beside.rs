@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::credentials::Unit;
 use super::ours::{Found, Why, entries, name};
+use crate::config;
 
 /// Keys that name secrets.
 const SECRETS: [&str; 5] = ["users_file", "password_file", "proxy_password_file", "sas_key_file", "key"];
@@ -131,6 +132,9 @@ fn document(path: &Path) -> Result<Option<toml::Table>, Unclear> {
         Ok(bytes) => {
             let text =
                 String::from_utf8(bytes).map_err(|_| Unclear::Text(path.to_owned(), "is not UTF-8 text".into()))?;
+            if config::is_hollow(&text) {
+                return Err(Unclear::Text(path.to_owned(), "is empty, so nobody knows what it named".into()));
+            }
             let table = text.parse().map_err(|error: toml::de::Error| {
                 Unclear::Text(path.to_owned(), format!("is no TOML ({})", error.message()))
             })?;
