@@ -55,7 +55,7 @@
 //! | tags as CSV and back, and why nothing is lost on the way | [`config::exchange`], [`commands::tags`] |
 //! | what a plan will cost: bus time, bytes to the cloud, flash | [`config::forecast`], [`config::wire`], [`config::births`]; in money, or from what a store saw [`commands::cost`] |
 //! | what a reload changes, and what it leaves alone | [`config::difference`]; the order of it: `app/house`, its parts `app/buses`, `app/uplinks`, `app/bridges`, [`broker`] (`door/warden`), [`store`] (`revise`) |
-//! | when a reload is taken back | `app/trial`, `app/reload`; by the start after a crash in its trial: `app/fallback`; users and rights: `app/gatekeeper` |
+//! | when a reload is taken back | `app/trial`, `app/reload`; how, and how it stays so: `app/rollback`; by the start after a crash in its trial: `app/fallback`; users and rights: `app/gatekeeper` |
 //! | how `ironbridge reload` finds the daemon and waits for it | [`host::control`], [`commands::reload`], [`commands::run`] |
 //! | **Local clients** | |
 //! | how a local client comes in: TLS, websocket, unix socket, limits, certificates | [`broker`] (`door/threshold`, `door/certificates`, `door/limits`, `door/terms`); the keys: `config/check/listener` |

@@ -10,16 +10,18 @@
 //! data_dir/trial.json: {"version":1,"tried":[["<path>","<text>"],…],"before":[["<path>","<text>"],…]}
 //! ```
 //!
-//! Texts of the configuration, its fragments and its own register maps, by their paths. It is written before the first part
+//! Texts of the configuration, its fragments and its own register maps, by their paths; those that are shipped in the program
+//! say nothing of what somebody wrote, and change with an upgrade. It is written before the first part
 //! is exchanged, and goes when the trial has gone well, when a start finds another text, or when what it went back to is in force
 //! by the file again.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Text;
+use crate::config::{Text, is_of_file};
 use crate::disk::whole;
 
 /// Of the form above; others are not read.
@@ -30,6 +32,21 @@ struct Kept<Texts> {
     version: u32,
     tried: Texts,
     before: Texts,
+}
+
+/// What is to be in it.
+#[derive(Debug, Clone)]
+pub(super) struct Texts {
+    pub before: Arc<Vec<Text>>,
+    pub tried: Arc<Vec<Text>>,
+}
+
+/// What of a roll-back is not on the disk yet.
+#[derive(Debug)]
+pub(super) struct Unkept {
+    pub texts: Texts,
+    /// What was told of it.
+    pub told: String,
 }
 
 /// The file.
@@ -47,23 +64,45 @@ impl Fallback {
     /// What a start with the texts `now` goes by instead, if they were on trial when the process ended; if others were,
     /// that trial is forgotten. Blocking.
     pub fn instead_of(&self, now: &[Text]) -> Option<Vec<Text>> {
-        let content = whole::read(&self.path).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the configuration before a trial cannot be read");
-            None
-        })?;
-        match serde_json::from_slice::<Kept<Vec<Text>>>(&content) {
-            Ok(kept) if kept.version == VERSION && kept.tried == now => return Some(kept.before),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the configuration before a trial is damaged"),
+        match self.kept() {
+            Ok(None) => return None,
+            Ok(Some(kept)) if same(&kept.tried, now) => return Some(kept.before),
+            Ok(Some(_)) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(%error, "the configuration before a trial is damaged");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the configuration before a trial cannot be read");
+                return None;
+            }
         }
         self.forget();
         None
     }
 
+    /// All texts that it holds, of both; none where there is no trial. Blocking.
+    pub fn texts(&self) -> io::Result<Vec<Text>> {
+        Ok(self.kept()?.map(|kept| [kept.tried, kept.before].concat()).unwrap_or_default())
+    }
+
+    fn kept(&self) -> io::Result<Option<Kept<Vec<Text>>>> {
+        let Some(content) = whole::read(&self.path)? else { return Ok(None) };
+        let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let kept: Kept<Vec<Text>> = serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
+        if kept.version != VERSION {
+            return Err(damaged(format!("version {}", kept.version)));
+        }
+        Ok(Some(kept))
+    }
+
     /// Remembers `before` while `tried` is on trial; on the disk when it returns. Blocking.
     pub(super) fn keep(&self, before: &[Text], tried: &[Text]) -> io::Result<()> {
-        let kept = Kept { version: VERSION, tried, before };
-        whole::replace(&self.path, &serde_json::to_vec(&kept)?)
+        let kept = Kept { version: VERSION, tried: of_files(tried), before: of_files(before) };
+        let content = serde_json::to_vec(&kept)?;
+        if whole::read(&self.path).is_ok_and(|there| there.as_ref() == Some(&content)) {
+            return Ok(());
+        }
+        whole::replace(&self.path, &content)
     }
 
     /// The trial is over; on the disk when it returns, or a power cut would bring it back. Blocking.
@@ -72,6 +111,15 @@ impl Fallback {
             tracing::warn!(%error, "the configuration before a trial cannot be removed");
         }
     }
+}
+
+fn of_files(texts: &[Text]) -> Vec<&Text> {
+    texts.iter().filter(|text| is_of_file(text)).collect()
+}
+
+/// Earlier versions kept shipped register maps, too.
+fn same(tried: &[Text], now: &[Text]) -> bool {
+    of_files(tried) == of_files(now)
 }
 
 #[cfg(test)]
@@ -106,5 +154,22 @@ mod tests {
         fallback.keep(&text("old"), &text("new")).expect("written");
         assert_eq!(fallback.instead_of(&text("mended")), None, "somebody was here");
         assert_eq!(fallback.instead_of(&text("new")), None, "weeks later");
+    }
+
+    #[test]
+    fn a_program_with_other_words_in_a_shipped_register_map_does_not_bring_back_what_was_rolled_back() {
+        let home = tempfile::tempdir().expect("a directory");
+        let fallback = Fallback::in_dir(home.path());
+        let texts = |text: &str, shipped: &str| {
+            let of_file = (PathBuf::from("/etc/ironbridge/ironbridge.toml"), text.to_owned());
+            vec![of_file, (PathBuf::from("<shipped profile>/eastron-sdm630.csv"), shipped.to_owned())]
+        };
+        fallback.keep(&texts("old", "map"), &texts("new", "map")).expect("written");
+        let before = fallback.instead_of(&texts("new", "a better map"));
+        assert_eq!(before, Some(vec![(PathBuf::from("/etc/ironbridge/ironbridge.toml"), "old".to_owned())]));
+        // Kept by a version that took them for the user's.
+        let kept = Kept { version: VERSION, tried: texts("new", "map"), before: texts("old", "map") };
+        whole::replace(&fallback.path, &serde_json::to_vec(&kept).expect("text")).expect("written");
+        assert_eq!(fallback.instead_of(&texts("new", "a better map")), Some(texts("old", "map")));
     }
 }

@@ -14,6 +14,7 @@ use crate::config::Text;
 use crate::config::difference::{Changes, How, Part};
 use crate::config::plan::Plan;
 use crate::flow::hub::EventRecord;
+use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
 use crate::model::tag::DeviceIx;
 use crate::model::topic::GatewayTopics;
@@ -22,10 +23,11 @@ use crate::payload::json;
 use super::alarm_memory::{Entry, settled};
 use super::bridges::Bridges;
 use super::buses::Buses;
-use super::fallback::Fallback;
+use super::fallback::{Fallback, Unkept};
 use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::means::{Means, own_nodes, places, topics};
+use super::publisher::{Configuration, status};
 use super::revision::revision;
 use super::roster::{StoreRoster, UplinkRoster};
 use super::trial::Trial;
@@ -52,6 +54,8 @@ pub(super) struct House {
     pub trials: u64,
     /// The file holds what was taken back.
     pub rolled_back: bool,
+    /// The next start does not know of that yet.
+    pub unkept: Option<Unkept>,
 }
 
 impl House {
@@ -191,5 +195,19 @@ impl House {
         all.extend(self.bridges.stats());
         self.roster.store(Arc::new(all));
         self.bridge_stores.store(Arc::new(self.bridges.store_stats()));
+    }
+
+    pub fn show(&self, configuration: Configuration) {
+        let topic = GatewayTopics::new(&self.plan.gateway.name).status().into();
+        self.means.configuration.send_replace(configuration);
+        self.means.publisher.retain(topic, status(&self.means.clock, "online", configuration));
+    }
+
+    pub fn tell(&self, event: &'static str, detail: String) {
+        self.notice(event, Phase::Once, detail);
+    }
+
+    pub fn notice(&self, event: &'static str, phase: Phase, detail: String) {
+        self.means.notices.tell(Notice { event, phase, subject: "configuration".to_owned(), detail });
     }
 }

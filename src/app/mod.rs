@@ -15,8 +15,8 @@
 //!    before a bridge was there · `bridges` to other brokers · `forwarding` which clients' messages go there.
 //! 4. What is shown: `sources` of all figures · `health` is all well · `board` how everything stands · `figures` for
 //!    /metrics · `status` opens the status page · `insight` the same for who asks on this box.
-//! 5. The whole: `house` all parts, and how one plan becomes another · `reload` what can change at run time · `running`
-//!    takes down · `start` builds.
+//! 5. The whole: `house` all parts, and how one plan becomes another · `rollback` back to the one before · `reload` what can
+//!    change at run time · `running` takes down · `start` builds.
 
 mod alarm_memory;
 pub mod alarms;
@@ -41,6 +41,7 @@ mod quarters;
 mod reload;
 pub mod request;
 mod revision;
+mod rollback;
 mod roster;
 pub mod router;
 pub mod running;

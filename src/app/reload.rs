@@ -15,25 +15,20 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::house::House;
-use super::publisher::{Configuration, status};
+use super::publisher::Configuration;
+use super::rollback::{NEEDS_RESTART, UNUSABLE, audit};
 use super::trial::{Health, Link, Trial, Verdict, judge};
-use crate::config::difference::{Changes, HOLES_MAX, Part, arranged, difference, holes, numbered};
+use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
 use crate::config::{Problem, Problems, Text};
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
-use crate::model::topic::GatewayTopics;
 use crate::uplink::UplinkStats;
 
 /// Where the time of a trial was not enough to say how a device or an uplink stands it is looked at again, so often and so
 /// many times; a device that has still not been asked, or a link that is away, says nothing against the plan.
 const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
-
-/// The file is not the one in force, and why.
-const ROLLED_BACK: &str = "config_rolled_back";
-const UNUSABLE: &str = "config_unusable";
-const NEEDS_RESTART: &str = "config_needs_restart";
 
 /// What is still to be done about a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,11 +179,25 @@ impl Reloader {
                     () = tokio::time::sleep(if left == times { after } else { again }) => {}
                 }
                 if reloader.judge(number, &stop, left).await == Judged::Over {
-                    return;
+                    break;
+                }
+            }
+            while !reloader.kept().await {
+                tokio::select! {
+                    () = stop.begun() => return,
+                    () = tokio::time::sleep(again) => {}
                 }
             }
         };
         tokio::spawn(house.means.crew(&house.means.stop).run_to_end("trial", judging));
+    }
+
+    /// Is everything on the disk that the next start needs to know of a roll-back? What is not is tried again.
+    async fn kept(&self) -> bool {
+        match self.house.lock().await.as_mut() {
+            Some(house) => house.keep_again().await,
+            None => true,
+        }
     }
 
     /// The trial is over: if anything is worse, the plan before it is back. It may be looked at again so many times.
@@ -218,61 +227,11 @@ impl Reloader {
 }
 
 impl House {
-    async fn roll_back(&mut self, reason: &str) {
-        let Some(trial) = &self.trial else { return };
-        tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
-        let before = Plan::clone(&trial.before);
-        let back = arranged(&self.plan, before);
-        let changes = difference(&self.plan, &back);
-        audit(&changes);
-        self.change(back, &changes).await;
-        self.keep_before().await; // the next start is not on trial
-        if let Some(trial) = self.trial.take() {
-            self.texts = trial.texts;
-        }
-        self.settle().await;
-        self.show(Configuration::RolledBack);
-        let rights = if changes.any(Part::Rights) { ", users and rules of the broker with it" } else { "" };
-        let detail = format!(
-            "{reason}; the configuration before is back in force{rights}, after a restart too, the file is as it was: mend it"
-        );
-        self.rolled_back = true;
-        self.notice(ROLLED_BACK, Phase::Active, detail);
-    }
-
-    /// The configuration in the file did badly in an earlier life, and this one began with the one before.
-    fn passed_over(&mut self) {
-        let reason = "the configuration in the file was rolled back before, or the gateway did not outlive its trial";
-        tracing::error!(audit = "config_rolled_back", reason, "configuration rolled back");
-        self.rolled_back = true;
-        self.show(Configuration::RolledBack);
-        let detail =
-            format!("{reason}; the configuration before is in force, the file is as it was: mend it, then reload");
-        self.notice(ROLLED_BACK, Phase::Active, detail);
-    }
-
-    /// The file says what is in force.
-    async fn file_in_force(&mut self) {
-        let of_file = |notice: &Notice| [ROLLED_BACK, UNUSABLE, NEEDS_RESTART].contains(&notice.event);
-        self.means.notices.over("the file and what is in force are the same", of_file);
-        if std::mem::take(&mut self.rolled_back) && self.trial.is_none() {
-            self.forget_before().await;
-            self.show(Configuration::InForce);
-        }
-    }
-
     /// The file was read anew, and is not in force for this reason. What was rolled back before still is.
     fn file_is(&self, event: &'static str, detail: String) {
         let earlier = |notice: &Notice| [UNUSABLE, NEEDS_RESTART].contains(&notice.event) && notice.event != event;
         self.means.notices.over("the file is another one now", earlier);
         self.notice(event, Phase::Active, detail);
-    }
-}
-
-fn audit(changes: &Changes) {
-    for change in &changes.touched {
-        let (part, name, how) = (change.part.as_str(), change.name.as_str(), change.how.as_str());
-        tracing::info!(audit = "config_changed", part, name, how, detail = change.detail, "configuration changed");
     }
 }
 
@@ -312,33 +271,12 @@ impl House {
         trials
     }
 
-    /// Of a plan on trial that kills the process, the next start finds the texts as they are now, whichever words they say it in.
-    async fn keep_before(&self) {
-        let Some(trial) = &self.trial else { return };
-        let (fallback, before, tried) = (self.fallback.clone(), Arc::clone(&trial.texts), Arc::clone(&self.texts));
-        let kept = tokio::task::spawn_blocking(move || fallback.keep(&before, &tried)).await;
-        if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "a restart will go by the new configuration, however its trial ends");
-        }
-    }
-
-    async fn forget_before(&self) {
-        let fallback = self.fallback.clone();
-        drop(tokio::task::spawn_blocking(move || fallback.forget()).await);
-    }
-
     /// What the plan in force does not have is dropped now.
     async fn end_trial(&mut self) {
         self.trial = None;
         self.forget_before().await;
         self.settle().await;
         self.show(Configuration::InForce);
-    }
-
-    fn show(&self, configuration: Configuration) {
-        let topic = GatewayTopics::new(&self.plan.gateway.name).status().into();
-        self.means.configuration.send_replace(configuration);
-        self.means.publisher.retain(topic, status(&self.means.clock, "online", configuration));
     }
 
     fn health(&self) -> Health {
@@ -353,14 +291,6 @@ impl House {
         }
         let (users_unread, store_failed) = (self.gatekeeper.is_locked(), self.means.store.stats().failed.get() > 0);
         Health { devices, uplinks, listeners, users_unread, store_failed }
-    }
-
-    fn tell(&self, event: &'static str, detail: String) {
-        self.notice(event, Phase::Once, detail);
-    }
-
-    fn notice(&self, event: &'static str, phase: Phase, detail: String) {
-        self.means.notices.tell(Notice { event, phase, subject: "configuration".to_owned(), detail });
     }
 }
 

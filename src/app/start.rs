@@ -271,6 +271,7 @@ fn house(base: &Base, means: Means, access: Arc<Access>) -> House {
         trial: None,
         trials: 0,
         rolled_back: false,
+        unkept: None,
     }
 }
 

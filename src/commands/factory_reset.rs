@@ -6,7 +6,8 @@
 //! by what the package was delivered with. Where there is no such file the configuration stays, and that is said.
 //!
 //! `ours` what of a data directory is the gateway's, `beside` what of the owner lies beside the configuration, `credentials` what
-//! systemd hands on.
+//! systemd hands on. While a configuration is on trial or rolled back the one before is in the data directory alone: it is looked
+//! into like the file, goes after the secrets that it names, and stays with --keep-config.
 //!
 //! Success means that nothing of the owner is left here that the gateway knows of, can see beside its configuration, or is
 //! given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away yet. What only
@@ -148,8 +149,10 @@ fn intend(args: &Args, config: &Path, data_dir: &Path) -> Result<Intent, Failed>
         Unclear::Text(..) => Failed::Config(unclear.to_string()),
         Unclear::Io(..) => Failed::TryAgain(format!("cannot look: {unclear}")),
     };
-    let Found { mut goes, mut stays } = ours::state(data_dir).map_err(look)?;
+    let (found, configuration) = ours::state(data_dir).map_err(look)?.without_configuration(data_dir);
+    let Found { mut goes, mut stays } = found;
     if args.keep_config {
+        stays.extend(configuration.into_iter().map(|path| (path, Why::Configuration)));
         return Ok(Intent { goes: [goes, Vec::new()], stays, delivered: None });
     }
     let default_config = std::path::absolute(&args.default_config).map_err(look)?;
@@ -158,10 +161,11 @@ fn intend(args: &Args, config: &Path, data_dir: &Path) -> Result<Intent, Failed>
         text => Some(text.map_err(look)?),
     };
     let units = credentials::units(&credentials::UNITS.map(Path::new));
-    let beside = beside::beside(config, &units).map_err(unclear)?;
+    let on_trial = beside::on_trial(data_dir).map_err(unclear)?;
+    let beside = beside::beside(config, &on_trial, &units).map_err(unclear)?;
     // The data directory may be the same one.
     let others = [config.into(), data_dir.into(), default_config];
-    let known = [&goes[..], &beside.secrets.goes, &beside.parts.goes, &others].concat();
+    let known = [&goes[..], &configuration, &beside.secrets.goes, &beside.parts.goes, &others].concat();
     let home = config.parent().unwrap_or(Path::new("/"));
     let known = [known, vec![left::file(home)]].concat();
     let unnamed = beside::unnamed(home, &known).map_err(unclear)?;
@@ -171,7 +175,7 @@ fn intend(args: &Args, config: &Path, data_dir: &Path) -> Result<Intent, Failed>
     left.retain(|path| !known.contains(path) && !stays.iter().any(|(stays, _)| stays == path));
     stays.extend(left.into_iter().map(|path| (path, Why::Left)));
     let parts = if delivered.is_some() { beside.parts.goes } else { Vec::new() };
-    Ok(Intent { goes: [goes, parts], stays, delivered })
+    Ok(Intent { goes: [goes, [parts, configuration].concat()], stays, delivered })
 }
 
 impl Intent {

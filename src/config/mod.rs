@@ -74,6 +74,11 @@ pub struct Loaded {
 /// A file and what it holds.
 pub type Text = (PathBuf, String);
 
+/// Is it of a file? A shipped register map is in the program; the next version may have other words in it.
+pub fn is_of_file((path, _): &Text) -> bool {
+    path.is_absolute()
+}
+
 /// Reads a configuration: the file, `ironbridge.d/*.toml` beside it, and the register maps they name.
 pub fn load(path: &Path, facts: &HostFacts) -> Result<Loaded, Problems> {
     let findings = Findings::default();

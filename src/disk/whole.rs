@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-/// Largest file that is read, bytes: what is larger is not ours.
+/// Largest file that is read and written, bytes: what is larger is not ours.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// The content; `None` where there is no such file.
@@ -18,14 +18,13 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     };
     let mut content = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "too large"));
-    }
+    bounded(&content)?;
     Ok(Some(content))
 }
 
-/// Replaces the content; when it returns, the new one is on the disk.
+/// Replaces the content; when it returns, the new one is on the disk. What [`read`] would not take is not written.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    bounded(content)?;
     let draft = path.with_extension("draft");
     let mut file = File::create(&draft)?;
     file.write_all(content)?;
@@ -41,6 +40,13 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+fn bounded(content: &[u8]) -> io::Result<()> {
+    if content.len() as u64 > BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {BYTES_MAX} bytes")));
+    }
+    Ok(())
 }
 
 fn sync_names(path: &Path) -> io::Result<()> {
@@ -67,5 +73,19 @@ mod tests {
             remove(&path).expect("removed");
             assert_eq!(read(&path).expect("readable"), None);
         }
+    }
+
+    #[test]
+    fn what_would_not_be_read_is_not_written_and_the_old_content_stays() {
+        let home = tempfile::TempDir::new().expect("a directory");
+        let path = home.path().join("note.json");
+        let largest = usize::try_from(BYTES_MAX).expect("memory");
+        replace(&path, &vec![7; largest]).expect("written");
+        assert_eq!(
+            replace(&path, &vec![8; largest + 1]).map_err(|error| error.kind()),
+            Err(io::ErrorKind::InvalidData)
+        );
+        let content = read(&path).expect("readable").expect("there");
+        assert!(content.len() == largest && content.first() == Some(&7));
     }
 }

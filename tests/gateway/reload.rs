@@ -564,6 +564,31 @@ async fn a_plan_that_was_rolled_back_is_in_force_after_no_restart_until_the_file
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roll_back_that_cannot_be_written_down_says_so_until_it_can() {
+    let plcs = plcs(2).await;
+    let all = addresses(&plcs);
+    let home = Home::new(&plant(&all, TRIAL));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d1/v", "polled", good(0)).await;
+    let in_the_way = home.path("data/trial.draft");
+    std::fs::create_dir(&in_the_way).unwrap(); // as a full disk would be
+    home.configure(&plant(&[all[0], SocketAddr::from(([127, 0, 0, 1], 1))], TRIAL));
+    applied(&home).await;
+    let event = watch.event("config_rolled_back", "active").await;
+    assert!(event["detail"].as_str().unwrap().contains("but a restart would go by the file"), "{event}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let event = |json: &Json| json["event"] == "config_rolled_back" && json["state"] == "active";
+    let says = |json: &Json| json["detail"].as_str().is_some_and(|detail| detail.contains("after a restart too"));
+    watch.until("ironbridge/gw/event", "it is written", |json| event(json) && says(json)).await;
+    drop(daemon);
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_on_trial_that_is_reloaded_in_other_words_and_does_not_outlive_it_is_taken_back_all_the_same() {
     let plcs = plcs(1).await;
     let all = addresses(&plcs);

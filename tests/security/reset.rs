@@ -197,3 +197,38 @@ async fn a_configuration_that_is_no_toml_is_not_replaced_while_nobody_knows_whic
     assert!(reset(&home, &["--yes", "--keep-config"]).status.code() != Some(78));
     assert!(home.path("users").exists() && !home.path("data/broker.db").exists());
 }
+
+#[test]
+fn what_is_in_force_after_a_roll_back_stays_with_the_configuration_and_else_goes_with_the_keys_that_only_it_names() {
+    let rolled_back = "[gateway]\ndata_dir = \"data\"\n";
+    let home = Home::new(rolled_back);
+    let in_force = format!("{rolled_back}[[uplink]]\nname = \"cloud\"\nkey = \"gw.key\"\n");
+    fs::create_dir(home.path("data")).unwrap();
+    let (file, trial) = (home.path("ironbridge.toml"), home.path("data/trial.json"));
+    let texts = [[(&file, rolled_back)], [(&file, in_force.as_str())]];
+    let kept = serde_json::json!({ "version": 1, "tried": texts[0], "before": texts[1] });
+    fs::write(&trial, kept.to_string()).unwrap();
+    for (name, text) in [("delivered.toml", DELIVERED), ("gw.key", "secret"), ("data/commands.db", "")] {
+        fs::write(home.path(name), text).unwrap();
+    }
+
+    let told = reset(&home, &["--keep-config", "--yes"]);
+    assert!(told.status.success(), "{}", text_of(&told.stderr));
+    let named = format!("stays  {} (is of the configuration", trial.display());
+    assert!(text_of(&told.stdout).contains(&named), "{}", text_of(&told.stdout));
+    assert!(trial.exists() && home.path("gw.key").exists() && !home.path("data/commands.db").exists());
+
+    let told = reset(&home, &["--yes"]);
+    assert!(told.status.success(), "{}{}", text_of(&told.stdout), text_of(&told.stderr));
+    let said = text_of(&told.stdout);
+    let line = |name: &str| said.lines().position(|line| line.starts_with("goes ") && line.ends_with(name)).unwrap();
+    assert!(
+        line("gw.key") < line("trial.json"),
+        "a power cut between them would leave a key that nothing names: {said}"
+    );
+    assert!(!trial.exists() && !home.path("gw.key").exists());
+
+    fs::write(&trial, "{\"version\":1,\"tri").unwrap();
+    let told = reset(&home, &["--yes", "--data-dir", "data"]);
+    assert_eq!(told.status.code(), Some(78), "nobody knows which keys it names: {}", text_of(&told.stderr));
+}

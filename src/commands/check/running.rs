@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Args;
 use crate::commands::{Failed, reload};
-use crate::config::{HostFacts, Text};
+use crate::config::{self, HostFacts, Text};
 use crate::host::control::{Answer, Question};
 
 /// What is printed, and how it ends; `texts` are those of the configuration.
@@ -13,8 +13,7 @@ pub(super) fn report(args: &Args, facts: &HostFacts, texts: Vec<Text>) -> (Strin
     let Ok(config) = std::path::absolute(&args.config) else {
         return (String::new(), Err(Failed::TryAgain("there is no current directory".to_owned())));
     };
-    let files = texts.into_iter().filter(|(path, _)| path.is_absolute()); // shipped register maps everybody has
-    let texts = files.collect();
+    let texts = texts.into_iter().filter(config::is_of_file).collect(); // shipped register maps everybody has
     let mut question = Question::Compare { config: config.clone(), texts: Some(texts) };
     let sent = question.fits();
     if !sent {

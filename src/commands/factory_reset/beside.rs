@@ -15,8 +15,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::credentials::Unit;
-use super::ours::{Found, Why, entries, name};
-use crate::config;
+use super::ours::{Found, TRIAL, Why, entries, name};
+use crate::app::Fallback;
+use crate::config::{self, Text};
 
 /// Keys that name secrets.
 const SECRETS: [&str; 5] = ["users_file", "password_file", "proxy_password_file", "sas_key_file", "key"];
@@ -52,8 +53,17 @@ pub(super) enum Unclear {
     Io(PathBuf, io::Error),
 }
 
-/// Looks at a configuration and at the units that give it credentials.
-pub(super) fn beside(config: &Path, units: &[Unit]) -> Result<Beside, Unclear> {
+/// The texts of a trial that is not over, or of a roll-back: what is in force may stand nowhere else.
+pub(super) fn on_trial(data_dir: &Path) -> Result<Vec<Text>, Unclear> {
+    let file = data_dir.join(TRIAL);
+    Fallback::in_dir(data_dir).texts().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => Unclear::Text(file, format!("is damaged ({error})")),
+        _ => Unclear::Io(file, error),
+    })
+}
+
+/// Looks at a configuration, what is on trial with it, and the units that give it credentials.
+pub(super) fn beside(config: &Path, on_trial: &[Text], units: &[Unit]) -> Result<Beside, Unclear> {
     let home = config.parent().unwrap_or(Path::new("/"));
     let mut look = Look { home, beside: Beside::default(), wanted: Vec::new() };
     if let Some(text) = document(config)? {
@@ -66,6 +76,12 @@ pub(super) fn beside(config: &Path, units: &[Unit]) -> Result<Beside, Unclear> {
                 look.document(&text, &path);
             }
             look.found(Kind::Part).goes.push(path);
+        }
+    }
+    for (path, text) in on_trial {
+        // All of them were read by the gateway: what is no TOML is a register map.
+        if let Ok(table) = text.parse() {
+            look.document(&table, path);
         }
     }
     look.units(units);
@@ -276,7 +292,7 @@ mod tests {
             drop_in(home.path(), "b.conf", &[("lent", lent.to_str().expect("text"))]),
             Unit { file: "/set.conf".into(), ..Unit::default() },
         ];
-        let beside = beside(&home.path().join("ironbridge.toml"), &units).expect("clear");
+        let beside = beside(&home.path().join("ironbridge.toml"), &[], &units).expect("clear");
         assert_eq!(names(home.path(), &beside.secrets.goes), ["secrets/gw.key", "secrets/unused"]);
         assert_eq!(names(home.path(), &beside.parts.goes), ["a.conf"]);
         let stays = [
@@ -293,7 +309,7 @@ mod tests {
         let system = box_with("", &["ca-certificates.crt"]);
         let ca = system.path().join("ca-certificates.crt");
         let home = box_with(&format!("[[uplink]]\nca_file = {:?}\n", ca.display().to_string()), &[]);
-        let beside = beside(&home.path().join("ironbridge.toml"), &[]).expect("clear");
+        let beside = beside(&home.path().join("ironbridge.toml"), &[], &[]).expect("clear");
         assert_eq!(beside.parts.stays, [(ca, Why::Trusted)]);
         assert!(beside.secrets.stays.is_empty() && !Why::Trusted.may_be_the_owners());
     }
@@ -304,7 +320,7 @@ mod tests {
         let elsewhere = box_with("", &["gw.key"]);
         let real = elsewhere.path().join("gw.key");
         std::os::unix::fs::symlink(&real, home.path().join("gw.key")).expect("linked");
-        let beside = beside(&home.path().join("ironbridge.toml"), &[]).expect("clear");
+        let beside = beside(&home.path().join("ironbridge.toml"), &[], &[]).expect("clear");
         assert_eq!(names(home.path(), &beside.secrets.goes), ["gw.key"]);
         assert_eq!(beside.secrets.stays, [(fs::canonicalize(real).expect("there"), Why::Elsewhere)]);
         let known = [home.path().join("gw.key"), home.path().join("ironbridge.toml")];

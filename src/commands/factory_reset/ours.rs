@@ -14,16 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Files in `data_dir`; with a `.` or `-` and more behind it, the same.
-const STATE: [&str; 8] = [
-    "broker.db",
-    "commands.db",
-    "learned.db",
-    "retained.db",
-    "alarms.json",
-    "alarms.draft",
-    "trial.json",
-    "trial.draft",
-];
+const STATE: [&str; 8] =
+    ["broker.db", "commands.db", "learned.db", "retained.db", "alarms.json", "alarms.draft", TRIAL, "trial.draft"];
+/// Of these, the configuration before one on trial, or before one that was rolled back: what may be in force (`app::Fallback`).
+pub(super) const TRIAL: &str = "trial.json";
 /// Files of a store.
 const STORE: [&str; 10] = [
     "meta.db",
@@ -61,6 +55,8 @@ pub(super) enum Why {
     Credential,
     /// A file of systemd's that names credentials, or holds them, and more than that.
     Unit,
+    /// It belongs to the configuration, which stays.
+    Configuration,
 }
 
 impl Why {
@@ -75,6 +71,9 @@ impl Why {
             Self::Unnamed => "nothing names it: is it a key or a copy of one?",
             Self::More => "more lies there that nothing names",
             Self::Credential => "no unit of the gateway says which file that is",
+            Self::Configuration => {
+                "is of the configuration: what each start goes by while the file is on trial or rolled back"
+            }
             Self::Unit => {
                 "has the gateway's credentials and more in it: take their lines out, or the gateway may not start"
             }
@@ -88,7 +87,7 @@ impl Why {
 
     /// It may hold something of the owner: the box is not as it was delivered.
     pub(super) const fn may_be_the_owners(self) -> bool {
-        !matches!(self, Self::NotOurs | Self::Trusted)
+        !matches!(self, Self::NotOurs | Self::Trusted | Self::Configuration)
     }
 }
 
@@ -99,6 +98,15 @@ pub(super) struct Found {
     pub(super) goes: Vec<PathBuf>,
     /// What lies there or is named, and is not touched, with the reason.
     pub(super) stays: Vec<(PathBuf, Why)>,
+}
+
+impl Found {
+    /// What goes without the configuration that is kept among the state of this data directory, and that apart.
+    pub(super) fn without_configuration(self, data_dir: &Path) -> (Self, Vec<PathBuf>) {
+        let kept = data_dir.join(TRIAL);
+        let (configuration, goes) = self.goes.into_iter().partition(|path| *path == kept);
+        (Self { goes, stays: self.stays }, configuration)
+    }
 }
 
 /// The directories of stores in a data directory, links excepted.
