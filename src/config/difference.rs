@@ -9,7 +9,7 @@
 //! derived tags together, for they need each other; a listener, an uplink, a bridge by its plan; rules of `[[forward]]`,
 //! rights and the bounds of the store as a whole.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 mod arrange;
 mod doors;
@@ -19,7 +19,9 @@ pub use arrange::{arranged, holes};
 pub use doors::{numbered, sensors_told};
 pub use meaning::kept;
 
-use super::plan::{BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, Plan, Source, TagPlan, UplinkPlan};
+use super::plan::{
+    Anonymous, BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, PagePlan, Plan, Source, TagPlan, UplinkPlan,
+};
 use crate::model::tag::TagIx;
 
 /// More places than this that belong to nothing any more are a burden; a restart frees them.
@@ -64,7 +66,7 @@ pub enum Part {
     Bridge,
     /// `[[forward]]`
     Forward,
-    /// `users_file` and `[[broker.acl]]`
+    /// `users_file`, `[[broker.acl]]`, and `anonymous` of `[status]`, which follows the first where it is not written
     Rights,
     /// `[store]`
     Store,
@@ -210,6 +212,7 @@ pub fn difference(old: &Plan, new: &Plan) -> Changes {
         changes.add(Part::Derived, "", how, format!("{before} before, {after} now"));
     }
     broker_parts(&mut changes, &old.broker, broker);
+    rights(&mut changes, old, new);
     let writable = writable(&old.tags) != writable(tags);
     let uplink = |old: &UplinkPlan, new: &UplinkPlan| match old == new {
         false => Some(String::new()),
@@ -252,19 +255,33 @@ fn restart(old: &Plan, new: &Plan) -> Vec<&'static str> {
     key(old.gateway.name != *name, "gateway.name");
     key(old.gateway.data_dir != *data_dir, "gateway.data_dir");
     key(old.gateway.time_source != *time_source, "gateway.time_source");
-    key(old.status != new.status, "status");
+    key(page_door(old) != page_door(new), "status");
     key(old.broker.limits != new.broker.limits, "broker (limits of clients and packets)");
     key(old.broker.sessions != new.broker.sessions, "broker (limits of sessions)");
     keys
 }
 
 fn broker_parts(changes: &mut Changes, old: &BrokerPlan, new: &BrokerPlan) {
-    let BrokerPlan { listeners, limits: _, users_file, acl, sessions: _ } = new;
+    let BrokerPlan { listeners, limits: _, users_file: _, acl: _, sessions: _ } = new;
     let (before, after) = (numbered(&old.listeners), numbered(listeners));
     changes
         .named(Part::Listener, pairs(&before), pairs(&after), |old, new| (old != new).then(|| doors::told(old, new)));
-    if old.users_file != *users_file || old.acl != *acl {
-        changes.add(Part::Rights, "", How::Changed, format!("{} rules", acl.len()));
+}
+
+/// Of the page, what was there at the start and stays: all but for whom it is.
+fn page_door(plan: &Plan) -> Option<PagePlan> {
+    plan.status.clone().map(|page| PagePlan { anonymous: Anonymous::default(), ..page })
+}
+
+fn rights(changes: &mut Changes, old: &Plan, new: &Plan) {
+    let mut told = format!("{} rules", new.broker.acl.len());
+    let page = |plan: &Plan| plan.status.as_ref().map(|page| page.anonymous);
+    let page = (page(old) != page(new)).then(|| page(new)).flatten();
+    if let Some(anonymous) = page {
+        let _ = write!(told, ", the status page without a login: {anonymous}"); // memory takes everything
+    }
+    if page.is_some() || old.broker.users_file != new.broker.users_file || old.broker.acl != new.broker.acl {
+        changes.add(Part::Rights, "", How::Changed, told);
     }
 }
 

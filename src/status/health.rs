@@ -68,7 +68,7 @@ pub(super) async fn answer(State(lobby): State<Lobby>, parts: Parts) -> Response
     let status = if health.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // A load balancer that asks every second is no failed login.
     let shown = [header::AUTHORIZATION, header::COOKIE].iter().any(|name| parts.headers.contains_key(name));
-    let near = From::of(&parts).is_loopback() && lobby.plan.anonymous != Anonymous::None;
+    let near = From::of(&parts).is_loopback() && lobby.anonymous() != Anonymous::None;
     let known = near || shown && visitor::identify(&lobby, &parts).await.is_ok();
     match serde_json::to_string(health) {
         Ok(told) if known => (status, [(CONTENT_TYPE, "application/json")], told + "\n").into_response(),

@@ -49,7 +49,7 @@ use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::Access;
-use crate::config::plan::PagePlan;
+use crate::config::plan::{Anonymous, PagePlan};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::notice::Notices;
@@ -131,6 +131,13 @@ impl std::ops::Deref for Lobby {
 
     fn deref(&self) -> &Furniture {
         &self.0
+    }
+}
+
+impl Furniture {
+    /// What is shown without a login, by the plan in force: the rest of `[status]` waits for a restart.
+    fn anonymous(&self) -> Anonymous {
+        self.values.plan().status.as_ref().map_or(self.plan.anonymous, |page| page.anonymous)
     }
 }
 

@@ -48,13 +48,14 @@ pub(super) async fn identify(lobby: &Lobby, parts: &Parts) -> Result<Identity, R
     if let Some(who) = lobby.logins.visitor(lobby, &parts.headers) {
         return Ok(who);
     }
+    let door = lobby.anonymous();
     let login = match parts.headers.get(header::AUTHORIZATION) {
         Some(value) => Some(login(value.as_bytes()).ok_or(Refused::BadCredentials)?),
         // No attempt to come in: a page that is open asks so every second until somebody logs in.
-        None if lobby.plan.anonymous == Anonymous::None => return Err(Refused::NotAuthorized),
+        None if door == Anonymous::None => return Err(Refused::NotAuthorized),
         None => None,
     };
-    let arriving = Arriving { door: lobby.plan.anonymous, client: CLIENT, from: Some(From::of(parts).address()) };
+    let arriving = Arriving { door, client: CLIENT, from: Some(From::of(parts).address()) };
     let user = login.as_ref().map(|(user, _)| user.as_str());
     let password = login.as_ref().map(|(_, password)| password.as_slice());
     lobby.access.admit_request(arriving, Credentials { user, password, certificate: None, sensor: None }).await

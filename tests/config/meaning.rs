@@ -54,9 +54,11 @@ fn doors_and_page_are_on_loopback_until_they_are_moved() {
 fn a_page_on_loopback_is_for_everybody_here_where_nobody_can_log_in() {
     let anonymous = |text: &str| plan(text).status.expect("there is a page").anonymous;
     let page = "[status]\nlisten = \"127.0.0.1:8081\"\n";
-    assert_eq!(anonymous(page), Anonymous::Read);
     assert_eq!(anonymous(&format!("{page}anonymous = \"none\"\n")), Anonymous::None);
-    assert_eq!(anonymous(&format!("{page}[broker]\nusers_file = \"users\"\n")), Anonymous::None);
+    for page in [page, "[status]\n", ""] {
+        assert_eq!(anonymous(page), Anonymous::Read, "{page}");
+        assert_eq!(anonymous(&format!("{page}[broker]\nusers_file = \"users\"\n")), Anonymous::None, "{page}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use crate::authority::{Authority, VALID};
 use crate::gateway::{PATIENCE, until};
 use crate::health::trusting;
-use crate::visit::{Browser, Site};
+use crate::visit::{Browser, RULES, Site};
 use crate::web::{ask, get};
 
 #[tokio::test]
@@ -183,4 +183,26 @@ async fn a_session_ends_when_its_user_is_removed() {
     until("the users are read", || site.daemon.times_said("users file read") >= 2).await;
     assert_eq!(browser.session().await["user"], Json::Null);
     assert_eq!(browser.post("/api/command/poll", &json!({"device": "plc"})).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_with_the_first_users_file_closes_the_page_to_whoever_does_not_log_in() {
+    let mut with_users = String::new();
+    let site = Site::with(|text| {
+        with_users = text.replacen("anonymous = \"read\"\n", "", 1); // of [status]
+        with_users.replacen("[broker]\nusers_file = \"users\"\n", "", 1).replacen(RULES, "", 1)
+    })
+    .await;
+    assert_eq!(get(site.page, "/api/status", "").await.status, 200);
+    site.home.configure(&with_users);
+    site.daemon.signal(rustix::process::Signal::HUP);
+    until("it has reloaded", || site.daemon.said("the status page without a login: none").is_some()).await;
+    let begun = Instant::now();
+    while get(site.page, "/api/status", "").await.status != 401 {
+        assert!(begun.elapsed() < PATIENCE, "it is still open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut browser = Browser::new(site.page).await;
+    assert_eq!(browser.log_in("hmi", "hmi").await.status, 200);
+    assert_eq!(browser.get("/api/status").await.status, 200);
 }

@@ -20,7 +20,7 @@ pub struct Site {
 }
 
 /// `hmi` operates and writes; `half` operates and writes nothing; `viewer` reads one tag, `none` nothing.
-const RULES: &str = r#"
+pub const RULES: &str = r#"
 [[broker.acl]]
 user = "hmi"
 read = ["gw/#"]

@@ -1,7 +1,8 @@
 //! `[status]`: where the status page, `/metrics` and `/health` are, and for whom.
 //!
-//! Without the table it is on 127.0.0.1:8080 and shows what anonymous MQTT clients on loopback see by default; `listen =
-//! "off"` means that there is none. What other machines can reach has TLS and a login, as with the broker's listeners.
+//! Without the table it is on 127.0.0.1:8080; `listen = "off"` means that there is none. Until `anonymous` is written it shows
+//! this machine what anonymous MQTT clients on loopback see by default, as long as there are no users to log in. What other
+//! machines can reach has TLS and a login, as with the broker's listeners.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -37,7 +38,7 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
             );
             root.report(Finding::line(node.at, Trail::Key(root.trail, "broker"), message));
         }
-        return Some(PagePlan { listen: STANDARD, anonymous: Anonymous::Read, hosts: own, tls: None });
+        return Some(PagePlan { listen: STANDARD, anonymous: unsaid(STANDARD, broker), hosts: own, tls: None });
     };
     let (anonymous, tls) = (section.choice("anonymous", &ANONYMOUS), tls(&section));
     let hosts = own.into_iter().chain(hosts(&section)).collect();
@@ -59,11 +60,13 @@ pub fn status(root: &Section<'_, '_>, broker: &BrokerPlan) -> Option<PagePlan> {
     if is_taken(broker, listen) {
         section.report(section.wrong("listen", at, "a listener of the broker has this address already"));
     }
-    // where nobody can log in, a page for nobody else is a page for nobody
-    let unsaid =
-        if listen.ip().is_loopback() && broker.users_file.is_none() { Anonymous::Read } else { Anonymous::None };
-    let anonymous = anonymous.map_or(unsaid, |spot| spot.value);
+    let anonymous = anonymous.map_or_else(|| unsaid(listen, broker), |spot| spot.value);
     Some(PagePlan { listen, anonymous, hosts, tls })
+}
+
+/// Where nobody can log in, a page for nobody else is a page for nobody.
+fn unsaid(listen: SocketAddr, broker: &BrokerPlan) -> Anonymous {
+    if listen.ip().is_loopback() && broker.users_file.is_none() { Anonymous::Read } else { Anonymous::None }
 }
 
 fn listen(section: &Section<'_, '_>, text: Spot<&str>) -> Option<SocketAddr> {

@@ -283,6 +283,17 @@ fn what_needs_a_restart_is_named_by_its_key() {
 }
 
 #[test]
+fn the_first_users_file_closes_a_page_that_nobody_spoke_of_without_a_restart() {
+    let users = "[broker]\nusers_file = \"users\"\n";
+    for page in ["", "[status]\nlisten = \"127.0.0.1:8081\"\n"] {
+        let (before, after) = (format!("{BASE}{page}"), format!("{BASE}{page}{users}"));
+        assert_eq!(told(&before, &after), ["rights changed: 0 rules, the status page without a login: none"]);
+        assert_eq!(told(&after, &before), ["rights changed: 0 rules, the status page without a login: read"]);
+    }
+    assert_eq!(told(BASE, &format!("{BASE}[status]\nlisten = \"off\"\n")), ["status changed: needs a restart"]);
+}
+
+#[test]
 fn a_device_moved_to_another_bus_keeps_its_places_and_is_touched() {
     let two = format!("{BASE}[[bus]]\nname = \"other\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:2\"\n");
     let old = plan(&two);

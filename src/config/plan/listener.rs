@@ -118,6 +118,18 @@ pub enum Anonymous {
     ReadWrite,
 }
 
+/// As it is written in the configuration.
+impl fmt::Display for Anonymous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Acl => "acl",
+            Self::Read => "read",
+            Self::ReadWrite => "read-write",
+        })
+    }
+}
+
 /// `tls` of a listener; files are read again whenever they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
