@@ -105,7 +105,7 @@
 //! | is all well, and why not | [`status::health`], `app/health`; how everything stands: [`status::board`], `app/board` |
 //! | what each counter is called in /metrics | `app/figures` (one file per room), written by [`status::metrics`] |
 //! | what the status page shows, and to whom | [`status`] (`board`, `values`, `api`; `page/` is what a browser gets); gathered in `app/board` |
-//! | how the status page is reached: limits, hosts, TLS, login | [`status`] (`server`, `guard`, `certificates`, `visitor`); the keys: `config/check/status` |
+//! | how the status page is reached: limits, hosts, TLS, login; who reads slowly | [`status`] (`server`, `guard`, `certificates`, `visitor`; `answers`, `stall`); the keys: `config/check/status` |
 //! | what becomes of a bus that panics, and which tasks must not end | `app/supervisor` |
 //! | who is stuck, and what systemd is told | [`flow::progress`], [`app::watchdog`], [`host::notify`]; after several short lives [`host::lives`] |
 //! | what happens at SIGTERM | [`app::running`] |

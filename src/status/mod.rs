@@ -3,10 +3,10 @@
 //! It shows and asks, and owns nothing: the app gathers a [`board::Board`] of all rooms when somebody asks for it. Nothing
 //! here is on the way of a value; without the page everything else goes on.
 //!
-//! `server` the listener and its limits, `places` how many get in, `stall` who is given up · `certificates` its TLS ·
-//! `guard` what every request passes · `visitor` who asks · `board` how everything stands, `health` whether all is
-//! well, `metrics` what there is to count · `pages` what a browser gets · `api` the values of tags, `values` where they
-//! come from, `history` a line of points · `login` who is who, `sessions` for how long · `operate` commands.
+//! `server` the listener and its limits, `places` how many get in, `answers` what is held for them, `stall` who is given
+//! up · `certificates` its TLS · `guard` what every request passes · `visitor` who asks · `board` how everything stands,
+//! `health` whether all is well, `metrics` what there is to count · `pages` what a browser gets · `api` the values of tags,
+//! `values` where they come from, `history` a line of points · `login` who is who, `sessions` for how long · `operate` commands.
 //!
 //! | path | answer | for whom |
 //! |---|---|---|
@@ -18,6 +18,7 @@
 //! | `/api/session`, `/api/login`, `/api/logout` | see `login` | everybody |
 //! | `/api/command/…` | see `operate` | who is logged in and has `operate` |
 
+mod answers;
 mod api;
 pub mod board;
 mod certificates;

@@ -3,7 +3,8 @@
 //! A port that cannot be opened is tried again with growing pauses and told; it never ends the process. A shortage, such as of
 //! file descriptors, is waited for; only a listener that is broken is opened again, once it is closed. A connection is a
 //! task of its own. It has [`HEAD_WITHIN`] for each request's head, which also ends it when it is idle, [`ANSWER_WITHIN`]
-//! for the answer, and is cut off when the other side takes nothing for [`STALLED_FOR`]. Places are few: `places`.
+//! for the answer, and is cut off when the other side takes next to nothing of it for [`STALLED_FOR`]. Places are few:
+//! `places`; and so is room for answers: `answers`.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::StatusStats;
+use super::answers::Answers;
 use super::certificates::Certificates;
 use super::places::{Found, Place, Places};
 use super::stall::Patient;
@@ -58,8 +60,12 @@ const HEADERS_MAX: usize = 64;
 /// For an answer to begin; a password may wait in a queue.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
-/// Who takes nothing of an answer for so long is gone.
+/// Who takes next to nothing of an answer for so long is gone.
 const STALLED_FOR: Duration = Duration::from_secs(20);
+
+/// What the kernel takes of an answer that nobody reads; it takes twice as much memory for it. It says that there is room again
+/// when a third of that is free, so this must be less than what a slow reader takes in [`STALLED_FOR`].
+const SEND_BUFFER: u32 = 16 * 1024;
 
 /// What is in flight when the gateway stops.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
@@ -86,6 +92,7 @@ struct Hall {
     router: Router,
     serving: Option<watch::Receiver<Option<Serving>>>,
     places: Arc<Places>,
+    answers: Answers,
     tracker: TaskTracker,
     stop: Stop,
 }
@@ -116,8 +123,8 @@ impl Server {
 
     pub(super) async fn run(mut self, router: Router, stop: Stop) {
         let (listener, (keeper, serving)) = (self.listener.take(), self.secured.take().unzip());
-        let (tracker, places) = (TaskTracker::new(), Arc::default());
-        let hall = Arc::new(Hall { router, serving, places, tracker, stop: stop.clone() });
+        let (tracker, places, answers) = (TaskTracker::new(), Arc::default(), Answers::default());
+        let hall = Arc::new(Hall { router, serving, places, answers, tracker, stop: stop.clone() });
         let keeping = async {
             match keeper {
                 Some(certificates) => certificates.keep(self.renew.clone()).await,
@@ -242,6 +249,7 @@ impl Crowd {
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?; // else a restart would wait for connections of the last run (TIME_WAIT)
+    socket.set_send_buffer_size(SEND_BUFFER)?; // each connection has it from here
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -267,7 +275,7 @@ impl Hall {
     ) -> io::Result<()> {
         let service = service_fn(|request| {
             place.asked();
-            answer(self.router.clone(), from, request)
+            answer(self.router.clone(), self.answers.clone(), from, request)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -287,12 +295,13 @@ impl Hall {
 
 async fn answer(
     router: Router,
+    answers: Answers,
     from: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(From(from));
     match timeout(ANSWER_WITHIN, TowerToHyperService::new(router).call(request)).await {
-        Ok(answer) => answer,
+        Ok(Ok(answer)) => Ok(answers.admit(answer).await),
         Err(_) => Ok((StatusCode::SERVICE_UNAVAILABLE, "this took too long\n").into_response()),
     }
 }
