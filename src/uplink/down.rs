@@ -95,6 +95,11 @@ impl Down {
         self.rules.iter().any(|rule| rule.both_ways)
     }
 
+    /// Does a topic, as it is called upstream, go both ways?
+    pub(super) fn has_both_ways(&self, topic: &str) -> bool {
+        self.rules.iter().any(|rule| rule.both_ways && rule.mapping.to_local(topic).is_some())
+    }
+
     /// See [`LocalBroker::retained_version`].
     pub(super) fn version(&self) -> u64 {
         self.pass_on.retained_version()

@@ -79,7 +79,7 @@ impl<S: Source> Session<'_, S> {
             let now = Instant::now();
             self.fetch(progress, now);
             let Some(mut message) = self.choose(line, progress, now) else { break };
-            if self.has_expired(client, &mut message) {
+            if self.has_expired(client, progress.agreed.retains, &mut message) {
                 line.be_careful(self.refusals.careful()); // it may have been what the care was for
                 continue; // nobody answers it, and so nobody would wake us for the next
             }
@@ -90,14 +90,21 @@ impl<S: Source> Session<'_, S> {
     }
 
     /// A client's message goes with what is left of its time, or not at all. Where its number goes with it, it has a second:
-    /// see `pack::letter`.
-    fn has_expired(&mut self, client: &Client, message: &mut Message) -> bool {
+    /// see `pack::letter`. Where the other broker `retains` what it was to replace, an empty one goes in its place: that is
+    /// not true any more, as if it had been there and expired (MQTT 5, section 3.3.1.3). But not on topics that go both ways:
+    /// somebody there may have left a newer one since.
+    fn has_expired(&mut self, client: &Client, retains: bool, message: &mut Message) -> bool {
         let Some(term) = message.term else { return false };
         let left = term.left(self.clock);
         let tells_number = self.packer.usage() == Use::Letters && client.has_properties();
         if left == 0 && !tells_number {
             tracing::debug!(uplink = self.plan.name, topic = message.topic, "a client's message has expired unsent");
             self.stats.expired.one();
+            let is_both_ways = || self.down.is_some_and(|down| down.has_both_ways(&message.topic));
+            if message.retained == Retained::Yes && retains && !is_both_ways() {
+                (message.payload, message.extras) = (Vec::new(), Extras::default());
+                return false;
+            }
             self.source.acknowledge(message.ack);
             self.refusals.settled(message.ack);
             return true;

@@ -105,7 +105,8 @@ pub struct UplinkStats {
     pub down_refused: Counter,
     /// Those of QoS 0 dropped because too many came at once.
     pub down_dropped: Counter,
-    /// Clients' messages that had expired before they could be sent, and were not.
+    /// Clients' messages that had expired before they could be sent, and were not. Over a bridge one that was to be retained
+    /// takes away what is retained there, each time that is sent.
     pub expired: Counter,
     /// Messages of a bridge that were not kept, or that the other broker would not take.
     pub bridge_lost: Counter,

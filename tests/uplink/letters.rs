@@ -90,6 +90,31 @@ async fn what_has_expired_does_not_go_over_a_bridge_and_what_has_not_says_how_lo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expired_before_it_could_be_retained_there_takes_away_what_it_was_to_replace() {
+    let properties = Properties { content_type: Some("text/plain".into()), ..Properties::default() };
+    let kept = |expiry_s| ClientMessage { kept: Kept::Yes, properties: properties.clone(), ..message(expiry_s) };
+    for (version, keeps) in [(MqttVersion::V311, 1), (MqttVersion::V5, 1), (MqttVersion::V5, 0)] {
+        let (cloud, owed) = (Cloud::start().await, OwedList::default());
+        cloud.agrees(|agree| agree.retain_available = Some(keeps));
+        owed.push([
+            letter("m/1", 1, at(2, 0), kept(None)),
+            letter("m/1", 2, at(2, 0), kept(Some(60))),
+            letter("m/2", 3, at(2, 0), message(Some(60))),
+        ]);
+        let rig = start(&cloud, &owed, BRIDGE, version);
+        cloud.until("all are settled", |_| owed.acknowledged() == 3).await;
+        let seen: Vec<_> = cloud.on("up/m/1").into_iter().map(|seen| (seen.payload, seen.retain)).collect();
+        let all = [(b"x".to_vec(), keeps == 1), (Vec::new(), true)];
+        assert_eq!(seen, all[..if keeps == 1 { 2 } else { 1 }], "{version:?}");
+        let beside = cloud.on("up/m/1").last().and_then(|last| last.properties.clone());
+        let says_something = beside.is_some_and(|beside| beside.message_expiry_interval.is_some());
+        assert_eq!((says_something, cloud.on("up/m/2").len(), rig.stats.expired.get()), (false, 0, 2));
+        owed.end();
+        rig.finished().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_that_have_expired_hold_nothing_up() {
     let (cloud, owed) = (Cloud::start().await, OwedList::default());
     owed.push((1..=5000).map(|seq| letter("m/over", seq, at(2, 0), message(Some(9)))));
