@@ -67,6 +67,7 @@
 //! | what waits for a local client that is slow | [`broker`] (`outbox`) |
 //! | what clients leave retained, and the figures below `$SYS` | [`broker`] (`retained`, on disk by `keeping`; `sys`) |
 //! | how topics of local clients go upstream, come down, or over a bridge | [`flow::forward`], `app/forwarding`, `app/bridges`; [`uplink`] (`down`) |
+//! | which side's is newer where retained messages go both ways, and when they are read again | [`uplink`] (`reading`), [`broker`] (`retained`) |
 //! | sensors by MQTT-SN: their datagrams, how they become clients like any other, what one that sleeps gets | [`broker`] (`sn`; `door/sensors`: `gateway`, `translator`, `greeting`; `link`, `delivering`; what a reload changes for them: `door/regime`) |
 //! | who goes first when hundreds come in at once | [`broker`] (`door/turnstile`) |
 //! | how a mosquitto's configuration becomes ours | [`commands::broker`] |

@@ -13,7 +13,7 @@ use crate::config::plan::{Downlink, Plan, UplinkPlan};
 use crate::flow::forward::Letter;
 use crate::flow::stop::Stop;
 use crate::store::StoreHandle;
-use crate::uplink::{Commands, LocalBroker, PassedOn, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
+use crate::uplink::{Commands, Handed, LocalBroker, Plant, StoreSource, Uplink, UplinkParts, UplinkStats};
 
 use super::means::{Means, Teller};
 use super::supervisor::report;
@@ -158,11 +158,12 @@ async fn end_all(parts: Vec<UplinkPart>) {
 }
 
 impl LocalBroker for Publisher {
-    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Handed {
         match self.pass_on(letter, newest) {
-            Ok(kept) => Some(Box::pin(async move { kept.await.is_ok() })),
-            Err(NotTaken::NoRoom) => Some(Box::pin(std::future::ready(false))),
-            Err(NotTaken::NotOurs) => None,
+            Ok(kept) => Handed::On(Box::pin(async move { kept.await.is_ok() })),
+            Err(NotTaken::NoRoom) => Handed::On(Box::pin(std::future::ready(false))),
+            Err(NotTaken::NotOurs) => Handed::Refused,
+            Err(NotTaken::Superseded) => Handed::Superseded,
         }
     }
 

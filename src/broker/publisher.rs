@@ -54,8 +54,8 @@ impl Publisher {
 
     /// A message that came down from another broker, for local clients as if one of them had published it; never on the
     /// gateway's own topics or as a command. What is returned resolves when it may be acknowledged there: all that it is
-    /// owed to here have it on disk. `newest`: where a client has left something on its topic since [`Self::retained_version`]
-    /// said this, that stays, and what has come goes nowhere.
+    /// owed to here have it on disk. `newest`: where something has been left on its topic since [`Self::retained_version`]
+    /// said this, by a client or another bridge, that stays, and what has come goes nowhere ([`NotTaken::Superseded`]).
     pub fn pass_on(
         &self,
         letter: Letter,

@@ -4,8 +4,8 @@
 //! what changed since then has reached it through its subscription and is skipped, so that nothing is sent twice, and
 //! no value after a newer one. Between pages nothing is held but the place.
 //!
-//! That a client has cleared a topic which goes upstream is remembered for a while: what is on its way down from there may be
-//! older than that.
+//! What has come from a bridge is known by it: on its way down from another one may be what is older. That a topic which goes
+//! upstream was cleared is remembered for a while, for the same reason.
 //!
 //! A client's message goes with who left it: whoever sends it asks whether that one may still write there. One owner (a user,
 //! or all who have no name) leaves some room for the others.
@@ -49,18 +49,19 @@ pub(super) struct Retained {
     cleared: Cleared,
 }
 
-/// Topics that a client has cleared and nobody has left anything on since, each with the version it would have.
+/// Topics that were cleared and nobody has left anything on since, each with the version it would have, and the bridge that
+/// the clearing came from.
 #[derive(Debug, Default)]
 struct Cleared {
-    versions: HashMap<Arc<str>, u64>,
+    versions: HashMap<Arc<str>, (u64, Option<Arc<str>>)>,
     order: BTreeMap<u64, Arc<str>>,
     bytes: usize,
 }
 
 impl Cleared {
-    fn note(&mut self, topic: &Arc<str>, version: u64) {
+    fn note(&mut self, topic: &Arc<str>, version: u64, bridge: Option<Arc<str>>) {
         self.forget(topic);
-        self.versions.insert(Arc::clone(topic), version);
+        self.versions.insert(Arc::clone(topic), (version, bridge));
         self.order.insert(version, Arc::clone(topic));
         self.bytes += topic.len() + CLEARED_COST;
         while self.bytes > CLEARED_BYTES_MAX
@@ -71,25 +72,44 @@ impl Cleared {
     }
 
     fn forget(&mut self, topic: &str) {
-        if let Some(version) = self.versions.remove(topic) {
+        if let Some((version, _)) = self.versions.remove(topic) {
             self.order.remove(&version);
             self.bytes -= topic.len() + CLEARED_COST;
         }
     }
 }
 
+/// Who has left a message, or cleared its topic.
+#[derive(Debug, Clone)]
+pub(super) enum Author {
+    /// The gateway, or nobody knows.
+    Nobody,
+    Client(Identity),
+    /// It came from the other side of this one.
+    Bridge(Arc<str>),
+}
+
+impl Author {
+    pub(super) const fn client(&self) -> Option<&Identity> {
+        if let Self::Client(who) = self { Some(who) } else { None }
+    }
+
+    pub(super) const fn bridge(&self) -> Option<&Arc<str>> {
+        if let Self::Bridge(name) = self { Some(name) } else { None }
+    }
+}
+
 #[derive(Debug)]
 struct Kept {
     message: Arc<Message>,
-    /// The client that has left it; `None`: the gateway, somebody upstream, or nobody knows.
-    source: Option<Identity>,
+    author: Author,
     owner: Option<Arc<str>>,
     version: u64,
 }
 
 impl Kept {
     fn charge(&self) -> (usize, usize) {
-        charge(&self.message, self.source.as_ref())
+        charge(&self.message, self.author.client())
     }
 }
 
@@ -168,17 +188,19 @@ impl Retained {
         self.version
     }
 
-    /// Has a client left something on this topic since there was this version, or cleared it?
-    pub(super) fn is_newer(&self, topic: &str, version: u64) -> bool {
-        self.kept.get(topic).is_some_and(|kept| kept.source.is_some() && kept.version > version)
-            || self.cleared.versions.get(topic).is_some_and(|cleared| *cleared > version)
+    /// Since there was this version, has a client left something on this topic, or cleared it, or another bridge brought that?
+    pub(super) fn is_newer(&self, topic: &str, version: u64, than_from: Option<&str>) -> bool {
+        let elsewhere = |bridge: Option<&Arc<str>>| bridge.is_none_or(|bridge| Some(&**bridge) != than_from);
+        let kept = self.kept.get(topic).filter(|kept| !matches!(kept.author, Author::Nobody));
+        kept.is_some_and(|kept| kept.version > version && elsewhere(kept.author.bridge()))
+            || self.cleared.versions.get(topic).is_some_and(|(at, bridge)| *at > version && elsewhere(bridge.as_ref()))
     }
 
-    /// Of a client, whose clearing is remembered; was there something?
-    pub(super) fn clear_for_client(&mut self, topic: &Arc<str>) -> bool {
+    /// The clearing is remembered; was there something?
+    pub(super) fn clear_by(&mut self, author: &Author, topic: &Arc<str>) -> bool {
         let was_there = self.clear(topic);
         self.version += 1;
-        self.cleared.note(topic, self.version);
+        self.cleared.note(topic, self.version, author.bridge().cloned());
         was_there
     }
 
@@ -212,12 +234,12 @@ impl Retained {
 
     /// Keeps a message in place of an older one; the gateway's own ([`Keep::Newest`]) always find room. That its owner leaves
     /// room for others has been seen to, or it was taken before: on disk there may be more of it.
-    pub(super) fn put(&mut self, message: Arc<Message>, source: Option<Identity>) -> Result<(), Full> {
-        (self.client_bytes, self.client_count) = self.charged(&message, source.as_ref())?;
+    pub(super) fn put(&mut self, message: Arc<Message>, author: Author) -> Result<(), Full> {
+        (self.client_bytes, self.client_count) = self.charged(&message, author.client())?;
         self.version += 1;
         self.cleared.forget(&message.topic);
-        let owner = source.as_ref().map(Identity::owner);
-        let kept = Kept { message, source, owner, version: self.version };
+        let owner = author.client().map(Identity::owner);
+        let kept = Kept { message, author, owner, version: self.version };
         if let Some(owner) = &kept.owner {
             let (own, new) = (self.owners.entry(Arc::clone(owner)).or_default(), kept.charge());
             *own = (own.0 + new.0, own.1 + new.1);
@@ -253,7 +275,7 @@ impl Retained {
     /// What clients have left here, and which.
     pub(super) fn of_clients(&self) -> impl Iterator<Item = (&Arc<Message>, Option<&Identity>)> {
         let of_clients = self.kept.values().filter(|kept| kept.message.keep == Keep::Every);
-        of_clients.map(|kept| (&kept.message, kept.source.as_ref()))
+        of_clients.map(|kept| (&kept.message, kept.author.client()))
     }
 
     /// Forgets a topic; was there something?
@@ -347,7 +369,7 @@ impl Retained {
             Keep::Newest => kept.version > cursor.own.0 && kept.version <= cursor.own.1,
             Keep::Every => cursor.clients.is_some_and(|version| kept.version <= version),
         };
-        let stands = || kept.source.as_ref().is_none_or(|source| (look.stands)(source, topic));
+        let stands = || kept.author.client().is_none_or(|source| (look.stands)(source, topic));
         (wanted && !kept.message.is_expired(look.now) && stands()).then(|| Arc::clone(&kept.message))
     }
 }

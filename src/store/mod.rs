@@ -14,8 +14,8 @@
 //!
 //! At start: `boot` looks at what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads
 //! what was damaged, `times` says when lost records were taken, `patience` how long a medium that refuses is waited
-//! for. While it runs: `revise` what changes; `meters` what uplinks have counted, `births` how often one was an edge
-//! node; `wear` what was written; `survey` what a plant did; `stats` what is counted.
+//! for. While it runs: `revise` what changes; `settle` commits before its time; `meters` what uplinks have counted,
+//! `births` how often one was an edge node; `wear` what was written; `survey` what a plant did; `stats` what is counted.
 //!
 //! From outside, also while it is used: `inspect`, `verify`, `detail`; `pages` reads records, for `export` and
 //! `preview`; `purge` removes them.
@@ -51,6 +51,7 @@ mod room;
 mod routes;
 mod salvage;
 mod segment;
+mod settle;
 mod state;
 mod stats;
 mod stream;
@@ -241,6 +242,8 @@ enum Control {
     Save(oneshot::Sender<()>),
     /// Give a sign of life.
     Answer(oneshot::Sender<()>),
+    /// Commit now what was handed in; is all of it?
+    Settle(oneshot::Sender<bool>),
     /// Other tags, uplinks or bounds.
     Revise(Box<Revision>, oneshot::Sender<()>),
     /// Remember a clock fix.

@@ -75,7 +75,7 @@ pub(super) struct Writer {
     pub(super) lost: PerClass<Option<Lost>>,
     /// Records that were given up at the end: their numbers are used.
     pub(super) given_up: PerClass<u64>,
-    failed: bool,
+    pub(super) failed: bool,
     openings: u32,
     /// When an eviction last cost records that somebody had not passed; `None` when the operator knows that it is over.
     pub(super) evicting: room::Evicting,
@@ -194,7 +194,7 @@ impl Writer {
                     None => (lane_open, self.commit_at) = (false, Some(Instant::now())),
                 },
                 message = inbox.recv(), if handles_open => match message {
-                    Some(message) => self.answer(message),
+                    Some(message) => self.answer(message, &mut records, &control),
                     None => handles_open = false,
                 },
                 () = shared.cursors_due.notified() => {}
@@ -226,12 +226,12 @@ impl Writer {
         }
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.pending.values().map(Vec::len).sum::<usize>() >= PENDING_RECORDS_MAX
             || self.pending_bytes.values().sum::<usize>() >= PENDING_BYTES_MAX
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pending.values().all(Vec::is_empty)
             && self.groups.values().all(Option::is_none)
             && self.lost.values().all(Option::is_none)
@@ -295,7 +295,7 @@ impl Writer {
         records.full.store(self.failed && self.is_full(), Ordering::Relaxed);
     }
 
-    fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
+    pub(super) fn commit_due(&mut self, classes: &[Class], records: &DurableEnd, control: &mpsc::WeakSender<Control>) {
         if self.disk.is_none() {
             self.openings += 1;
             match boot::open(&self.opening, boot::patience(self.openings)) {
@@ -368,13 +368,14 @@ impl Writer {
         self.notices.tell(Notice { event, phase, subject: "store".into(), detail });
     }
 
-    fn answer(&mut self, message: Control) {
+    fn answer(&mut self, message: Control, records: &mut DurableEnd, control: &mpsc::WeakSender<Control>) {
         match message {
             Control::Save(done) => {
                 self.save_now();
                 let _ = done.send(()); // the asker may be gone
             }
             Control::Answer(done) => drop(done.send(())), // the asker may be gone
+            Control::Settle(done) => drop(done.send(self.settle(records, control))), // the same
             Control::Revise(revision, done) => self.revise(*revision, done),
             Control::Fix(fix) => self.remember(fix),
             Control::Lost { class, span } => self.declare_unreadable(class, span),

@@ -9,7 +9,7 @@
 //! A publish of QoS 1 is acknowledged upstream when everything that it is owed to here has it on disk; where that fails it
 //! is handed on again, with all that came behind it. Acknowledged in the order of arrival, at least once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,13 +20,14 @@ use tokio::sync::mpsc;
 
 use super::client::{Handling, Receiver, Wanted};
 use super::intake::{ARRIVALS_MAX, Arrived, Intake};
-use super::reading::{Fence, Reading, Stage};
+use super::reading::{Contested, Fence, Reading};
 use super::stats::UplinkStats;
 use super::subscribed::Subscribed;
 use crate::config::plan::{DownPlan, RetainHere, UplinkPlan};
 use crate::flow::clock::Clock;
 use crate::flow::forward::{Letter, Wish};
 use crate::model::message::{ClientMessage, Kept};
+use crate::model::stats::Counter;
 
 /// Payload and topic of one message: what the local broker takes in a packet.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -36,11 +37,21 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Resolves when a message may be acknowledged (true), or could not be kept (false).
 pub type PassedOn = Pin<Box<dyn Future<Output = bool> + Send>>;
 
+/// What becomes of a message that is handed to the local broker.
+pub enum Handed {
+    /// It is published.
+    On(PassedOn),
+    /// Its topic is nobody's but the gateway's: it is not published.
+    Refused,
+    /// What was left on its topic meanwhile may be newer, and stays: it is not published.
+    Superseded,
+}
+
 /// The local broker, for what comes down.
 pub trait LocalBroker: Send + Sync {
-    /// Publishes a message here; `None`: its topic is nobody's but the gateway's, and it is not published. `newest`: nor is it
-    /// where a client has left something on its topic since what is retained here had this version.
-    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn>;
+    /// Publishes a message here. `newest`: not where anybody but its bridge has left something on its topic since what is
+    /// retained here had this version.
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Handed;
 
     /// Of what is retained: grows with all that is.
     fn retained_version(&self) -> u64;
@@ -90,9 +101,9 @@ impl Down {
         self.rules.iter().map(|rule| rule.mapping.remote_filter()).collect()
     }
 
-    /// Does anything go both ways?
-    pub(super) fn goes_round(&self) -> bool {
-        self.rules.iter().any(|rule| rule.both_ways)
+    /// The rules that go both ways, by their places.
+    pub(super) fn both_ways(&self) -> BTreeSet<usize> {
+        (0..self.rules.len()).filter(|rule| self.rules[*rule].both_ways).collect()
     }
 
     /// Does a topic, as it is called upstream, go both ways?
@@ -105,23 +116,22 @@ impl Down {
         self.pass_on.retained_version()
     }
 
-    /// For the SUBSCRIBE of a session.
-    pub(super) fn filters(&self, stage: &Stage) -> Vec<Wanted> {
+    /// For the SUBSCRIBE of a session; of what is retained on topics that go both ways it asks for this.
+    pub(super) fn filters(&self, both_ways: Handling) -> Vec<Wanted> {
         let of = |rule: &DownPlan| {
-            let handling = match stage {
-                _ if rule.retain == RetainHere::Never => Handling::Never,
-                Stage::Due(_) if rule.both_ways => Handling::Never,
-                Stage::Asked if rule.both_ways => Handling::Always,
-                _ => Handling::AtFirst,
+            let handling = match rule.retain {
+                RetainHere::Never => Handling::Never,
+                RetainHere::AsPublished if rule.both_ways => both_ways,
+                RetainHere::AsPublished => Handling::AtFirst,
             };
             wanted(rule, handling)
         };
         self.rules.iter().map(of).collect()
     }
 
-    /// For another one, with what is retained on topics that go both ways.
-    pub(super) fn filters_again(&self) -> Vec<Wanted> {
-        self.rules.iter().filter(|rule| rule.both_ways).map(|rule| wanted(rule, Handling::Always)).collect()
+    /// For another one, with what is retained on the topics of these rules.
+    pub(super) fn filters_again(&self, rules: &BTreeSet<usize>) -> Vec<Wanted> {
+        rules.iter().filter_map(|rule| Some(wanted(self.rules.get(*rule)?, Handling::Always))).collect()
     }
 
     /// The two ends of one session's way in.
@@ -162,7 +172,7 @@ impl Down {
                         }
                         tokio::time::sleep(AGAIN).await;
                         for one in &mut waiting {
-                            one.told = desk.take(&one.arrived);
+                            one.told = desk.take(&one.arrived).0;
                             if one.told.is_refused() {
                                 break; // what is behind it would be seen here again each time
                             }
@@ -170,9 +180,8 @@ impl Down {
                     },
                     arrived = arrivals.recv(), if room => {
                         let Some(arrived) = arrived else { return };
-                        let told = desk.take(&arrived);
-                        let taken = if matches!(told, Told::Kept) { &desk.stats.down_refused } else { &desk.stats.down };
-                        taken.one();
+                        let (told, counter) = desk.take(&arrived);
+                        counter.one();
                         waiting.push_back(Waiting { arrived, told });
                     }
                 }
@@ -195,7 +204,7 @@ struct Waiting {
 enum Told {
     /// Not yet.
     Open(PassedOn),
-    /// It may be acknowledged: it is on disk where it is owed, or nobody here may have it.
+    /// It may be acknowledged: it is on disk where it is owed, or nobody here is to have it.
     Kept,
     /// It could not be kept. Then it is handed on again, and all that came behind it: nothing newer may be overtaken. What
     /// is refused outright, before anybody has seen it, holds those behind it up.
@@ -243,20 +252,47 @@ struct Desk {
 }
 
 impl Desk {
-    /// Publishes it at once.
-    fn take(&self, arrived: &Arrived) -> Told {
-        let passed_on = self.letter(arrived).and_then(|(letter, newest)| self.pass_on.pass_on(letter, newest));
-        passed_on.map_or(Told::Kept, Told::Open)
+    /// Publishes it at once. And where it is counted.
+    fn take(&self, arrived: &Arrived) -> (Told, &Counter) {
+        let stats = &self.stats;
+        let Some((place, letter, newest)) = self.letter(arrived) else { return (Told::Kept, &stats.down_refused) };
+        let is_echo = newest.is_some() && self.fence.came(&arrived.arrival.topic, &arrived.arrival.payload);
+        let (topic, clears) = (Arc::clone(&letter.topic), letter.message.payload.is_empty());
+        match self.pass_on.pass_on(letter, newest) {
+            Handed::On(passed_on) => (Told::Open(passed_on), &stats.down),
+            Handed::Refused => (Told::Kept, &stats.down_refused),
+            Handed::Superseded if is_echo => (Told::Kept, &stats.down),
+            Handed::Superseded => {
+                self.contest(place, &topic, if clears { Contested::Clearing } else { Contested::Message });
+                (Told::Kept, &stats.down_superseded)
+            }
+        }
     }
 
-    /// What it is here, and what it may not take the place of; `None` where no rule means it, or it is larger than the local
-    /// broker takes.
-    fn letter(&self, Arrived { arrival, at, .. }: &Arrived) -> Option<(Letter, Option<u64>)> {
+    /// It was not taken; told once in a session.
+    fn contest(&self, place: usize, topic: &str, what: Contested) {
+        if self.fence.contest(place, what) {
+            let uplink = &*self.from;
+            match what {
+                Contested::Message => {
+                    tracing::info!(uplink, topic, "a newer one may be retained here and stays; upstream is read again");
+                }
+                Contested::Clearing => {
+                    tracing::warn!(uplink, topic, "cleared upstream; a newer one may be retained here and stays");
+                }
+            }
+        }
+    }
+
+    /// Its rule, what it is here, and what it may not take the place of; `None` where no rule means it, or it is larger than
+    /// the local broker takes.
+    fn letter(&self, Arrived { arrival, at, .. }: &Arrived) -> Option<(usize, Letter, Option<u64>)> {
         if arrival.topic.len() + arrival.payload.len() > MESSAGE_BYTES_MAX {
             return None;
         }
-        let found = self.rules.iter().find_map(|rule| Some((rule, rule.mapping.to_local(&arrival.topic)?)));
-        let (rule, topic) = found?;
+        let mut rules = self.rules.iter().enumerate();
+        let found = rules.find_map(|(place, rule)| Some((place, rule, rule.mapping.to_local(&arrival.topic)?)));
+        let (place, rule, topic) = found?;
         let kept = arrival.retain && rule.retain == RetainHere::AsPublished;
         let message = ClientMessage {
             payload: arrival.payload.as_ref().into(),
@@ -265,7 +301,8 @@ impl Desk {
             properties: arrival.properties.clone(),
         };
         let wish = if arrival.is_owed() { Wish::Receipt } else { Wish::Nothing };
-        let newest = if kept && rule.both_ways { self.fence.version() } else { None };
-        Some((Letter { topic: topic.into(), message, wish, from: Some(Arc::clone(&self.from)), at: *at }, newest))
+        let newest = if kept && rule.both_ways { self.fence.met(place) } else { None };
+        let from = Some(Arc::clone(&self.from));
+        Some((place, Letter { topic: topic.into(), message, wish, from, at: *at }, newest))
     }
 }

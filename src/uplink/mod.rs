@@ -90,7 +90,7 @@ use brief::Brief;
 use certificates::{Certificates, Fault};
 use destinations::destinations;
 use down::Down;
-pub use down::{LocalBroker, PassOn, PassedOn};
+pub use down::{Handed, LocalBroker, PassOn, PassedOn};
 pub use downlink::Commands;
 use downlink::Downlink;
 pub use files::disabled_by;

@@ -83,6 +83,9 @@ impl<S: Source> Session<'_, S> {
                 line.be_careful(self.refusals.careful()); // it may have been what the care was for
                 continue; // nobody answers it, and so nobody would wake us for the next
             }
+            if message.retained == Retained::Yes {
+                progress.reading.fence.went(&message.topic, &message.payload);
+            }
             self.send_record(client, line, progress, message)?;
             more -= 1;
         }

@@ -142,9 +142,9 @@ impl<S: Source> Session<'_, S> {
         let spoken = known.spoken(Instant::now().into_std());
         self.stats.mqtt_level.set(spoken.level());
         let stale = self.find_stale().await;
+        let reading = self.begin_reading(known).await;
         let (client, events) = self.connect(spoken, &relay, login, known);
         let mut tasks = JoinSet::new(); // all end with the session, whatever state they are in
-        let reading = self.begin_reading(known);
         let (intake, filters) = self.subscribe(&client, &mut tasks, (&reading, &stale)).unzip();
         let line = Arc::new(Line::new(filters.unwrap_or_default(), self.limits.in_flight_max));
         line.unsubscribes(stale.len());
@@ -251,7 +251,7 @@ impl<S: Source> Session<'_, S> {
             return Some((intake, names(&filters)));
         }
         if let Some(down) = self.down {
-            let filters = down.filters(&reading.stage);
+            let filters = down.filters(reading.first);
             client.subscribe(&filters).ok()?;
             stale.iter().try_for_each(|filter| client.unsubscribe(filter)).ok()?;
             let (intake, arrivals) = down.intake();

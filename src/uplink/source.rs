@@ -4,6 +4,8 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::config::plan::Delivery;
 use crate::model::number::{Class, Epoch, Seq};
 use crate::model::time::Stamp;
@@ -33,6 +35,12 @@ pub trait Source: Send + Sync + 'static {
     fn save(&self) -> impl Future<Output = ()> + Send;
     /// Items not yet acknowledged.
     fn backlog(&self) -> u64;
+    /// Asks for all that was handed in before to be owed, if it is not yet; see [`StoreHandle::settle`].
+    fn settle(&self) -> oneshot::Receiver<bool> {
+        let (done, settled) = oneshot::channel();
+        let _ = done.send(true); // without a commit everything is owed at once
+        settled
+    }
     /// What is owed now: for [`Source::is_behind`].
     fn ends(&self) -> Ends {
         Ends::default()
@@ -112,6 +120,10 @@ impl Source for StoreSource {
 
     fn backlog(&self) -> u64 {
         self.reader.backlog()
+    }
+
+    fn settle(&self) -> oneshot::Receiver<bool> {
+        self.store.settle()
     }
 
     fn ends(&self) -> Ends {

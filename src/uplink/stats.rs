@@ -99,10 +99,13 @@ pub struct UplinkStats {
     pub commands_foreign: Counter,
     /// Commands from upstream dropped because too many came at once.
     pub commands_dropped: Counter,
-    /// Messages on topics that come down.
+    /// Messages on topics that come down, and were handed on.
     pub down: Counter,
     /// Those that no rule means, that are too large, or whose topic belongs to the gateway.
     pub down_refused: Counter,
+    /// Those to be retained on topics that go both ways in the place of which stays what was left here meanwhile. What is
+    /// retained there is read again.
+    pub down_superseded: Counter,
     /// Those of QoS 0 dropped because too many came at once.
     pub down_dropped: Counter,
     /// Clients' messages that had expired before they could be sent, and were not. Over a bridge one that was to be retained

@@ -22,6 +22,9 @@ pub struct Timing {
     pub forbidden_after: Duration,
     /// How often the status is refreshed while the numbers in it move on.
     pub status_every: Duration,
+    /// What is retained on topics that go both ways is read again so long after it was read, where that has been contested;
+    /// doubles each time.
+    pub read_again: Duration,
     /// How long a stop waits for acknowledgements.
     pub stop_wait: Duration,
     /// How long a path that was down must be healthy before it is taken again; also the least time on a path.
@@ -40,6 +43,7 @@ impl Default for Timing {
             refused_again: Duration::from_secs(30),
             forbidden_after: forbidden::AFTER,
             status_every: Duration::from_secs(60),
+            read_again: Duration::from_secs(10),
             stop_wait: Duration::from_secs(10),
             path_healthy: Duration::from_secs(60),
             first_server_again: rotation::DWELL,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ironbridge::broker::NotTaken;
 use ironbridge::config::plan::BrokerLimits;
 use ironbridge::flow::clock::{Clock, FakeTime};
 use ironbridge::flow::forward::{ForwardEntry, Letter, Route, Wish};
@@ -111,15 +112,44 @@ async fn what_is_retained_elsewhere_does_not_take_the_place_of_what_a_client_has
     let begun = broker.publisher.retained_version();
     leave("keep/2", "new").await;
     for topic in ["keep/1", "keep/2", "keep/3", "keep/3"] {
-        let told =
-            broker.publisher.pass_on(letter(topic, "from there"), Some(begun)).expect("a topic for clients").await;
-        assert_eq!(told, Ok(()), "it may be acknowledged");
+        match broker.publisher.pass_on(letter(topic, "from there"), Some(begun)) {
+            Ok(told) => assert_eq!(told.await, Ok(())),
+            Err(superseded) => assert_eq!((topic, superseded), ("keep/2", NotTaken::Superseded), "and that is said"),
+        }
     }
     let mut late = broker.v5("late").await;
     late.subscribe(filter("keep/#", 0), None).await;
     for payload in ["from there", "new", "from there"] {
         assert_eq!(late.message().await.payload, payload);
     }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_bridge_brings_is_not_replaced_by_what_another_one_had_before() {
+    let (lane, _, _end) = hub(Vec::new());
+    let route = Route { mapping: Mapping::plain("keep/#"), class: Class::Bulk, lane: 0, bridge: None, kept: Kept::Yes };
+    let broker = Running::with(Setup { forward: ForwardEntry::new(vec![route], vec![lane]), ..Setup::default() }).await;
+    let begun = broker.publisher.retained_version();
+    let pass_on = |topic: &str, payload: &str, bridge: &str| {
+        let letter = Letter { wish: Wish::Nothing, from: Some(bridge.into()), ..letter(topic, payload) };
+        drop(broker.publisher.pass_on(letter, Some(begun)));
+    };
+    for topic in ["keep/1", "keep/2", "keep/3"] {
+        pass_on(topic, "of b", "b");
+    }
+    pass_on("keep/2", "", "b");
+    for topic in ["keep/1", "keep/2"] {
+        pass_on(topic, "of a", "a");
+    }
+    pass_on("keep/3", "of b again", "b");
+    let mut late = broker.v5("late").await;
+    late.subscribe(filter("keep/#", 0), None).await;
+    for (topic, payload) in [("keep/1", "of b"), ("keep/3", "of b again")] {
+        let seen = late.message().await;
+        assert_eq!((&seen.topic[..], &seen.payload[..]), (topic.as_bytes(), payload.as_bytes()));
+    }
+    late.ping().await;
     broker.stop().await;
 }
 
@@ -142,7 +172,8 @@ async fn what_a_client_has_cleared_here_is_not_brought_back_by_what_was_retained
     for (topic, newest) in [("keep/1", Some(begun)), ("keep/2", None), ("keep/3", Some(begun))] {
         let mut letter = letter(topic, "from there");
         (letter.wish, letter.from) = (Wish::Nothing, Some("far".into()));
-        drop(broker.publisher.pass_on(letter, newest).expect("a topic for clients"));
+        let taken = broker.publisher.pass_on(letter, newest).map(drop);
+        assert_eq!(taken, if topic == "keep/1" { Err(NotTaken::Superseded) } else { Ok(()) });
     }
     let mut late = broker.v5("late").await;
     late.subscribe(filter("keep/#", 0), None).await;

@@ -264,3 +264,66 @@ async fn what_was_retained_here_and_on_a_mosquitto_while_the_link_was_away_is_th
     let Some(far) = Far::mosquitto() else { return };
     both_have_what_came_last(far).await;
 }
+
+/// Soon after a bridge has come up both sides leave something on one topic, first here and then there. What comes down could be
+/// of before as well; it is read again when it cannot be any more.
+async fn what_came_last_counts_also_while_what_is_retained_is_on_its_way(far: Far) {
+    let plc = Plc::start().await;
+    let bridge = bridge(far.port(), &["filter = \"b/#\"\ndirection = \"both\""]);
+    let mut near = Near::start(&(config(plc.line.address()) + &bridge));
+    let watch = Watch::on_all(near.daemon.as_ref().unwrap().mqtt().await).await;
+    watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
+    publish(near.port, "b/x", "of here", true).await;
+    assert_eq!(kept(far.port(), &["b/x"]).await, ["of here"]);
+    publish(far.port(), "b/x", "of there", true).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while kept(near.port, &["b/x"]).await != ["of there"] {
+        assert!(tokio::time::Instant::now() < deadline, "what was there first stays");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(kept(far.port(), &["b/x"]).await, ["of there"]);
+    assert_eq!(near.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_two_gateways_leave_on_one_topic_as_soon_as_they_are_connected_the_last_counts() {
+    what_came_last_counts_also_while_what_is_retained_is_on_its_way(Far::gateway().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_is_left_here_and_on_a_mosquitto_as_soon_as_they_are_connected_the_last_counts() {
+    let Some(far) = Far::mosquitto() else { return };
+    what_came_last_counts_also_while_what_is_retained_is_on_its_way(far).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_bridges_that_carry_a_topic_both_ways_neither_brings_back_what_is_older_than_what_the_other_has_brought()
+{
+    let (one, other, plc) = (Far::gateway().await, Far::gateway().await, Plc::start().await);
+    let link = Link::to(([127, 0, 0, 1], one.port()).into()).await.unwrap();
+    link.set(LinkState::BlackHole);
+    let topics = ["filter = \"b/#\"\ndirection = \"both\""];
+    let bridges = bridge(link.address().port(), &topics)
+        + &bridge(other.port(), &topics).replace("name = \"far\"", "name = \"other\"");
+    publish(one.port(), "b/x", "old", true).await;
+    let mut near = Near::start(&(config(plc.line.address()) + &bridges));
+    let watch = Watch::on_all(near.daemon.as_ref().unwrap().mqtt().await).await;
+    watch.until("$SYS/broker/connection/gw.other/state", "connected", |state| state == 1).await;
+    link.set(LinkState::Slow(std::time::Duration::from_secs(1)));
+    until("the session with the one has begun", || link.stats().bytes_up.get() > 0).await;
+    publish(other.port(), "b/x", "new", true).await; // before what is retained at the one has come here
+    watch.until("$SYS/broker/connection/gw.far/state", "connected", |state| state == 1).await;
+    link.set(LinkState::Up);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    for port in [one.port(), near.port, other.port()] {
+        while kept(port, &["b/x"]).await != ["new"] {
+            assert!(tokio::time::Instant::now() < deadline, "what is older has taken the place of what is newer");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+    publish(near.port, "b/end", "all is through", true).await;
+    for port in [one.port(), near.port, other.port()] {
+        assert_eq!(kept(port, &["b/x", "b/end"]).await, ["new", "all is through"]);
+    }
+    assert_eq!(near.stop().await, Some(0));
+}

@@ -9,7 +9,7 @@ use ironbridge::flow::notice::notices;
 use ironbridge::model::mapping::Mapping;
 use ironbridge::model::message::{ClientMessage, Kept, Properties};
 use ironbridge::model::number::Class;
-use ironbridge::store::{Item, OwedBody, open};
+use ironbridge::store::{Item, Opening, OwedBody, open};
 use support::*;
 
 #[tokio::test]
@@ -37,4 +37,25 @@ async fn a_message_whose_sender_was_told_that_it_is_not_stored_is_not_stored_aft
     drop(reader);
     tokio::time::timeout(PATIENCE, store.ended()).await.expect("ends");
     tokio::time::timeout(PATIENCE, store.finish()).await.expect("finishes");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_commit_interval_is_owed_as_soon_as_somebody_asks_unless_the_store_cannot_commit() {
+    const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
+    let home = tempfile::tempdir().expect("a directory");
+    let running = start(Opening { commit_interval: LONG, ..opening(&home.path().join("store")) });
+    let reader = running.store.reader("cloud").expect("routed");
+    let settled = || async { tokio::time::timeout(PATIENCE, running.store.settle()).await.expect("told") };
+    assert_eq!((settled().await, reader.backlog()), (Ok(true), 0), "nothing waits");
+    for round in 1..=3 {
+        running.emit(Class::Telemetry, 0..2000).await;
+        assert_eq!((settled().await, reader.backlog()), (Ok(true), round * 2000));
+    }
+    drop(reader);
+    running.close().await;
+    let in_the_way = home.path().join("file");
+    std::fs::write(&in_the_way, "").expect("written");
+    let running = start(Opening { commit_interval: LONG, ..opening(&in_the_way) });
+    running.emit(Class::Telemetry, 0..1).await;
+    assert_eq!(tokio::time::timeout(PATIENCE, running.store.settle()).await.expect("told"), Ok(false));
 }

@@ -16,13 +16,15 @@ use ironbridge::model::time::{Boot, Stamp};
 use ironbridge::model::value::Value;
 use ironbridge::store::{Ack, DictionaryTag, Ends, Item, MeterRow, Owed, OwedBody};
 use ironbridge::uplink::{Lane, Pull, Source, Wants};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub const EPOCH: Epoch = Epoch(8123);
 
 #[derive(Default)]
 struct Inner {
     items: Vec<Item>,
+    /// Handed in, and owed when somebody asks for a commit.
+    uncommitted: Vec<Item>,
     acknowledged: HashSet<i64>,
     /// Acknowledged while never handed out since the last rewind, or twice.
     wrong_acks: usize,
@@ -110,6 +112,11 @@ impl OwedList {
     pub fn push(&self, items: impl IntoIterator<Item = Item>) {
         self.inner.lock().unwrap().items.extend(items);
         self.grown.notify_one();
+    }
+
+    /// These wait for a commit.
+    pub fn commit_when_asked(&self, items: impl IntoIterator<Item = Item>) {
+        self.inner.lock().unwrap().uncommitted.extend(items);
     }
 
     /// Samples numbered like this.
@@ -236,6 +243,14 @@ impl Source for ListReader {
     fn backlog(&self) -> u64 {
         let inner = self.list.inner.lock().unwrap();
         (inner.items.len() - inner.acknowledged.len()) as u64
+    }
+
+    fn settle(&self) -> oneshot::Receiver<bool> {
+        let uncommitted = std::mem::take(&mut self.list.inner.lock().unwrap().uncommitted);
+        self.list.push(uncommitted);
+        let (done, settled) = oneshot::channel();
+        done.send(true).unwrap();
+        settled
     }
 
     fn ends(&self) -> Ends {

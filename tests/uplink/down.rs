@@ -7,21 +7,23 @@ use crate::cloud;
 use crate::owed;
 use crate::rig;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ironbridge::config::plan::{DownPlan, MqttVersion, ReceiveQos, RetainHere};
+use ironbridge::config::plan::{DownPlan, MqttVersion, Notifications, ReceiveQos, RetainHere, Use};
 use ironbridge::flow::forward::Letter;
 use ironbridge::model::mapping::Mapping;
-use ironbridge::model::message::Kept;
-use ironbridge::uplink::{LocalBroker, PassedOn};
+use ironbridge::model::message::{ClientMessage, Kept, Properties};
+use ironbridge::uplink::{Handed, LocalBroker};
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 use rumqttc::v5::mqttbytes::v5::RetainForwardRule::{Never, OnEverySubscribe, OnNewSubscribe};
 use tokio::sync::oneshot;
 
+use crate::letters::{at, clock};
 use crate::patience::until;
 use cloud::Cloud;
-use owed::OwedList;
+use owed::{OwedList, letter};
 use rig::Rig;
 
 /// The local broker: what it was given, and what it has not yet said about it.
@@ -33,28 +35,35 @@ struct Local {
     refused: Mutex<Option<(&'static str, usize)>>,
     /// What may not be replaced, of each letter.
     newest: Mutex<Vec<Option<u64>>>,
+    /// Of what is retained here.
+    version: AtomicU64,
+    /// What is to be retained is older than what is here.
+    supersedes: AtomicBool,
 }
 
 impl LocalBroker for Local {
-    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Option<PassedOn> {
+    fn pass_on(&self, letter: Letter, newest: Option<u64>) -> Handed {
         if letter.topic.starts_with("own/") {
-            return None;
+            return Handed::Refused;
+        }
+        if newest.is_some() && self.supersedes.load(Relaxed) {
+            return Handed::Superseded;
         }
         if let Some((topic, times)) = &mut *self.refused.lock().unwrap()
             && letter.topic.ends_with(*topic)
         {
             *times += 1;
-            return Some(Box::pin(std::future::ready(false)));
+            return Handed::On(Box::pin(std::future::ready(false)));
         }
         let (said, told) = oneshot::channel();
         self.newest.lock().unwrap().push(newest);
         self.letters.lock().unwrap().push(letter);
         self.open.lock().unwrap().push(said);
-        Some(Box::pin(async move { told.await.unwrap_or(false) }))
+        Handed::On(Box::pin(async move { told.await.unwrap_or(false) }))
     }
 
     fn retained_version(&self) -> u64 {
-        7
+        self.version.load(Relaxed)
     }
 }
 
@@ -156,7 +165,7 @@ async fn what_is_retained_on_topics_that_go_both_ways_is_asked_for_once_all_that
     cloud.deliver_with("up/a/1", b"x", |it| it.retain = true);
     cloud.deliver("up/b/2", b"x");
     until("it counts now", || local.topics() == ["b/1", "cloud/a/1", "b/2"]).await;
-    let newest = [Some(7), None, None];
+    let newest = [Some(0), None, None];
     assert_eq!(*local.newest.lock().unwrap(), newest, "only where it may be older than what has been said here since");
     (0..3).for_each(|_| local.answer(0, true));
     cloud.until("acknowledged", |cloud| cloud.acknowledged() == 3).await;
@@ -191,6 +200,26 @@ async fn what_is_retained_on_topics_that_go_both_ways_comes_behind_all_that_wait
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_has_not_committed_yet_arrives_before_what_is_retained_is_asked_for() {
+    let (cloud, local, owed) = (Cloud::start().await, Arc::<Local>::default(), OwedList::default());
+    cloud.withhold_acks(true);
+    owed.commit_when_asked([owed::sample(1)]);
+    let rig = both_ways(&cloud, &owed, &local);
+    cloud.until("the first is on its way", |cloud| !cloud.log().is_empty()).await;
+    assert_eq!(
+        cloud.retained_wanted(),
+        [[Some(OnNewSubscribe), Some(Never)]],
+        "it is newer than what is retained there"
+    );
+    owed.commit_when_asked([owed::sample(2)]); // published here before it is asked for
+    cloud.withhold_acks(false);
+    cloud.until("subscribed again", |cloud| cloud.subscriptions().len() == 2).await;
+    assert_eq!((owed.acknowledged(), cloud.retained_wanted()[1].clone()), (2, vec![Some(OnEverySubscribe)]));
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_broken_session_did_not_come_to_read_of_what_is_retained_is_read_in_the_next() {
     let (cloud, local) = (Cloud::start().await, Arc::<Local>::default());
     cloud.withhold_acks(true);
@@ -212,6 +241,113 @@ async fn what_a_broken_session_did_not_come_to_read_of_what_is_retained_is_read_
     owed.end();
     rig.finished().await;
     assert_eq!(cloud.subscriptions().len(), 4);
+}
+
+/// Two rules that go both ways, and how soon what was contested is read again.
+fn contested(cloud: &Cloud, owed: &OwedList, local: &Arc<Local>, read_again: Duration) -> Rig {
+    Rig::start_with(cloud, owed, |parts| {
+        parts.plan.mqtt_version = MqttVersion::V5;
+        parts.plan.downs = ["b/#", "c/#"].map(|filter| DownPlan { both_ways: true, ..down(filter, "") }).into();
+        parts.pass_on = Some(local.clone());
+        parts.timing.read_again = read_again;
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_taken_because_a_newer_one_is_here_is_read_again_once_that_has_arrived_there() {
+    let (cloud, local, owed) = (Cloud::start().await, Arc::<Local>::default(), OwedList::default());
+    let rig = contested(&cloud, &owed, &local, Duration::from_millis(50));
+    until("connected", || rig.stats.connected.get() == 1).await;
+    cloud.withhold_acks(true);
+    owed.samples(1..=1);
+    cloud.until("something new is on its way", |cloud| !cloud.log().is_empty()).await;
+    local.version.store(9, Relaxed);
+    local.supersedes.store(true, Relaxed);
+    owed.commit_when_asked([owed::sample(2)]);
+    cloud.deliver_with("up/b/1", b"x", |it| it.retain = true);
+    cloud.until("acknowledged all the same", |cloud| cloud.acknowledged() == 1).await;
+    assert_eq!((rig.stats.down_superseded.get(), rig.stats.down.get(), rig.stats.down_refused.get()), (1, 0, 0));
+    cloud.withhold_acks(false);
+    cloud.until("subscribed again", |cloud| cloud.subscriptions().len() == 2).await;
+    assert_eq!((owed.acknowledged(), &cloud.subscriptions()[1].1[..]), (2, &["up/b/#".to_owned()][..]));
+    assert_eq!(cloud.retained_wanted()[1], [Some(OnEverySubscribe)]);
+    local.supersedes.store(false, Relaxed);
+    cloud.deliver_with("up/b/1", b"x", |it| it.retain = true);
+    until("it is taken now", || local.topics() == ["b/1"]).await;
+    assert_eq!(*local.newest.lock().unwrap(), [Some(9)], "the fence has moved on");
+    local.answer(0, true);
+    owed.end();
+    rig.finished().await;
+    assert_eq!(cloud.subscriptions().len(), 2, "and that is all");
+}
+
+fn retained(payload: &[u8], expiry_s: Option<u32>) -> ClientMessage {
+    ClientMessage { payload: payload.into(), kept: Kept::Yes, expiry_s, properties: Properties::default() }
+}
+
+/// A bridge of topics that go both ways, which soon reads again what was contested.
+fn bridge(cloud: &Cloud, owed: &OwedList, local: &Arc<Local>) -> Rig {
+    Rig::start_with(cloud, owed, |parts| {
+        (parts.plan.mqtt_version, parts.clock) = (MqttVersion::V5, clock());
+        parts.plan.usage = Use::Bridge(Notifications::None);
+        parts.plan.downs = vec![DownPlan { both_ways: true, ..down("b/#", "") }];
+        parts.pass_on = Some(local.clone());
+        parts.timing.read_again = Duration::from_millis(50);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_went_up_from_here_and_comes_back_with_what_is_retained_there_is_no_reason_to_read_it_once_more() {
+    let (cloud, local, owed) = (Cloud::start().await, Arc::<Local>::default(), OwedList::default());
+    let rig = bridge(&cloud, &owed, &local);
+    until("connected", || rig.stats.connected.get() == 1).await;
+    owed.push([letter("b/1", 1, at(2, 0), retained(b"on", None))]);
+    until("it is there, and this broker knows no No Local", || local.topics() == ["b/1"]).await;
+    local.answer(0, true);
+    cloud.until("acknowledged both ways", |cloud| owed.acknowledged() == 1 && cloud.acknowledged() == 1).await;
+    local.supersedes.store(true, Relaxed);
+    cloud.deliver_with("up/b/1", b"on", |it| it.retain = true);
+    cloud.until("not taken, and subscribed again", |cloud| cloud.subscriptions().len() == 2).await;
+    assert_eq!((rig.stats.down_superseded.get(), rig.stats.down.get()), (1, 1), "somebody there, after the question");
+    cloud.deliver_with("up/b/1", b"on", |it| it.retain = true);
+    cloud.until("acknowledged", |cloud| cloud.acknowledged() == 3).await;
+    assert_eq!((rig.stats.down_superseded.get(), rig.stats.down.get()), (1, 2), "what stood there at the second one");
+    cloud.deliver_with("up/b/1", b"on", |it| it.retain = true);
+    cloud.until("not taken, and subscribed again", |cloud| cloud.subscriptions().len() == 3).await;
+    assert_eq!((rig.stats.down_superseded.get(), rig.stats.down.get()), (2, 2), "somebody there once more");
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expired_before_it_could_go_takes_nothing_away_where_somebody_there_may_have_left_a_newer_one() {
+    let (cloud, local, owed) = (Cloud::start().await, Arc::<Local>::default(), OwedList::default());
+    let rig = bridge(&cloud, &owed, &local);
+    let over = |topic, seq| letter(topic, seq, at(2, 0), retained(b"x", Some(60)));
+    owed.push([over("b/1", 1), over("c/1", 2)]);
+    cloud.until("both are settled", |_| owed.acknowledged() == 2).await;
+    assert_eq!((cloud.on("up/b/1").len(), cloud.on("up/c/1").len(), rig.stats.expired.get()), (0, 1, 2));
+    owed.end();
+    rig.finished().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_taken_is_read_in_the_next_session_where_this_one_did_not_come_to_it() {
+    let (cloud, local, owed) = (Cloud::start().await, Arc::<Local>::default(), OwedList::default());
+    let rig = contested(&cloud, &owed, &local, Duration::from_secs(3600));
+    until("connected", || rig.stats.connected.get() == 1).await;
+    local.supersedes.store(true, Relaxed);
+    cloud.deliver_with("up/b/1", b"x", |it| it.retain = true);
+    cloud.until("acknowledged all the same", |cloud| cloud.acknowledged() == 1).await;
+    for wanted in [[Some(OnEverySubscribe), Some(OnEverySubscribe)], [Some(OnNewSubscribe), Some(OnNewSubscribe)]] {
+        let (sessions, before) = (rig.stats.sessions.get(), cloud.subscriptions().len());
+        cloud.cut();
+        cloud.until("another session", |cloud| cloud.subscriptions().len() == before + 1).await;
+        assert_eq!(cloud.retained_wanted()[before], wanted);
+        until("which stands", || rig.stats.sessions.get() > sessions).await;
+    }
+    owed.end();
+    rig.finished().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,12 +26,12 @@ fn message(expiry_s: Option<u32>) -> ClientMessage {
     ClientMessage { payload: b"x".as_slice().into(), kept: Kept::No, expiry_s, properties: Properties::default() }
 }
 
-fn at(boot: u32, seconds: i64) -> Stamp {
+pub fn at(boot: u32, seconds: i64) -> Stamp {
     Stamp { boot: Boot(boot), micros: seconds * 1_000_000 }
 }
 
 /// 100 s into the second boot; the first one began an hour before it.
-fn clock() -> Clock {
+pub fn clock() -> Clock {
     let time = Arc::new(FakeTime::default());
     time.advance(Duration::from_secs(100));
     let clock = Clock::new(time, Boot(2), 0);

@@ -27,6 +27,7 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         commands_dropped,
         down,
         down_refused,
+        down_superseded,
         down_dropped,
         expired,
         bridge_lost,
@@ -51,14 +52,11 @@ pub(super) fn uplink(out: &mut Figures, name: &str, stats: &UplinkStats) {
         ("uplink_commands_dropped", "Commands dropped, too many came at once.", commands_dropped),
         ("uplink_down_messages", "Messages on topics that come down.", down),
         ("uplink_down_refused", "Those that may not come down.", down_refused),
+        ("uplink_down_superseded", "Those to be retained, a newer one stays here.", down_superseded),
         ("uplink_down_dropped", "Those dropped, too many came at once.", down_dropped),
         ("uplink_expired_messages", "Clients' messages that expired before they could be sent.", expired),
         ("uplink_bridge_lost", "Messages of a bridge that were not kept or not taken.", bridge_lost),
-        (
-            "uplink_replies_lost",
-            "Answers to commands that found no session in time, or that the broker did not take.",
-            &**replies_lost,
-        ),
+        ("uplink_replies_lost", "Answers to commands that found no session, or were not taken.", &**replies_lost),
     ] {
         out.count(name, help, &labels, counter.get());
     }

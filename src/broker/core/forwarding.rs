@@ -12,7 +12,7 @@ use super::{Company, Origin, PAGE_RETAINED, Sender, Shared};
 use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
-use crate::broker::retained::{Cursor, Look, Rest};
+use crate::broker::retained::{Author, Cursor, Look, Rest};
 use crate::broker::tree::ClientKey;
 use crate::disk::ledger::{Committed, Ledger, NotCommitted};
 use crate::flow::forward::{ForwardEntry, Letter, Refused};
@@ -34,6 +34,9 @@ pub enum NotTaken {
     /// No topic for anybody but the gateway, a command for it, or one to clients that is retained: it never will be.
     #[error("the topic belongs to the gateway")]
     NotOurs,
+    /// It was to be retained, and what has been left here may be newer: that stays.
+    #[error("a newer one is retained here")]
+    Superseded,
     /// Something that it is owed to could not keep it. Sent again it may be taken.
     #[error("it could not be kept")]
     NoRoom,
@@ -52,8 +55,8 @@ impl Shared {
 
     /// A message that came down from elsewhere, to local clients and to wherever else it is forwarded; resolves when all of
     /// it is on disk that must be. One that has expired while it could not be kept goes nowhere, and may be acknowledged, and
-    /// what it was to replace is not true any more; nor does one in the place of which a client has left another since what is
-    /// retained had the version `newest`.
+    /// what it was to replace is not true any more; nor does one in the place of which a client has left another, or another
+    /// bridge brought one, since what is retained had the version `newest`.
     pub(in crate::broker) fn pass_on(
         self: &Arc<Self>,
         letter: Letter,
@@ -68,7 +71,7 @@ impl Shared {
         let Some(message) = carried::message(&letter, self.clock.age(letter.at)) else {
             self.stats.dropped_expired.one();
             if letter.message.kept == Kept::Yes {
-                self.outlive(&letter.topic, newest);
+                self.outlive(&letter, newest)?;
             }
             return Ok(Box::pin(std::future::ready(Ok(()))));
         };
@@ -79,12 +82,13 @@ impl Shared {
             self.outdate(&letter.topic);
         }
         let (client, company) = (ClientKey::NOBODY, Company::InRow);
-        let origin = Origin { client, who: None, packet_id: None, company, pressure: None };
+        let origin =
+            Origin { client, who: None, packet_id: None, company, pressure: None, bridge: letter.from.as_ref() };
         let published = {
             let mut core = self.lock();
-            if newest.is_some_and(|version| core.retained.is_newer(&letter.topic, version)) {
-                tracing::debug!(topic = &*letter.topic, "retained upstream, and a client here has left a newer one");
-                return Ok(Box::pin(std::future::ready(Ok(()))));
+            if newest.is_some_and(|version| core.retained.is_newer(&letter.topic, version, letter.from.as_deref())) {
+                tracing::debug!(topic = &*letter.topic, "retained upstream, and a newer one has been left here");
+                return Err(NotTaken::Superseded);
             }
             self.keep_and_route(&mut core, &message, retain, Sender::Client(origin)).map_err(|_| NotTaken::NoRoom)?
         };
@@ -112,18 +116,21 @@ impl Shared {
     }
 
     /// What was to be retained on this topic came, and has expired: so has what stood there before.
-    fn outlive(&self, topic: &Arc<str>, newest: Option<u64>) {
+    fn outlive(&self, Letter { topic, from, .. }: &Letter, newest: Option<u64>) -> Result<(), NotTaken> {
         if !self.limits.retain_available {
             self.outdate(topic);
-            return;
+            return Ok(());
         }
         let mut core = self.lock();
-        let stays = newest.is_some_and(|version| core.retained.is_newer(topic, version));
-        if !stays && self.may_be_kept(&core, topic) {
-            core.retained.clear(topic);
+        if newest.is_some_and(|version| core.retained.is_newer(topic, version, from.as_deref())) {
+            return Err(NotTaken::Superseded);
+        }
+        if self.may_be_kept(&core, topic) {
+            self.clear(&mut core, topic, &from.clone().map_or(Author::Nobody, Author::Bridge));
             self.stats.retained.set(core.retained.len() as u64);
             self.disk.change_at_leisure(Arc::clone(topic), None);
         }
+        Ok(())
     }
 
     /// The next of clients' retained messages that a filter matches; none when the walk is over.

@@ -153,6 +153,8 @@ pub(super) struct Origin<'a> {
     pub company: Company,
     /// Where it hears who has too much of what it says.
     pub pressure: Option<&'a Arc<Pressure>>,
+    /// That it came down by.
+    pub bridge: Option<&'a Arc<str>>,
 }
 
 impl Origin<'_> {
@@ -179,6 +181,16 @@ enum Sender<'a> {
     Client(Origin<'a>),
     /// It has left the message as its will.
     Gone(&'a Identity),
+}
+
+impl<'a> Sender<'a> {
+    const fn who(self) -> Option<&'a Identity> {
+        match self {
+            Self::Gateway => None,
+            Self::Client(from) => from.who,
+            Self::Gone(who) => Some(who),
+        }
+    }
 }
 
 /// A publish that was neither kept nor sent on.
@@ -266,11 +278,7 @@ impl Shared {
         sender: Sender<'_>,
     ) -> Result<Published, Refusal> {
         let from = if let Sender::Client(from) = sender { Some(from) } else { None };
-        let source = match sender {
-            Sender::Gateway => None,
-            Sender::Client(from) => from.who,
-            Sender::Gone(who) => Some(who),
-        };
+        let source = sender.who();
         // A will is of the connection that left it, and its session may still be there, or again (No Local, 3.8.3-3).
         let publisher = match sender {
             Sender::Gone(who) => core.clients.with_id(who.client()),
@@ -306,9 +314,9 @@ impl Shared {
             return Err(Refusal::Disk);
         }
         if forgets {
-            self.not_kept(core, &message.topic, source);
+            self.not_kept(core, &message.topic, sender);
         } else {
-            self.keep(core, message, retain, source);
+            self.keep(core, message, retain, sender);
         }
         let entered = entered.unwrap_or(None);
         let owed = entered.is_some();

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Core, Shared};
-use crate::access::Identity;
+use super::{Core, Sender, Shared};
 use crate::broker::keeping::{self, End, Found};
 use crate::broker::message::{Message, Retain};
+use crate::broker::retained::Author;
 use crate::disk::ledger::{Found as OnDisk, Row};
 
 /// Retained messages whose ends are not settled.
@@ -21,8 +21,8 @@ pub(super) struct OpenEnds {
 impl Shared {
     /// There is no room for a retained message, and nobody who could be told: it is sent on, and none is kept in place of an
     /// older one that is not true any more.
-    pub(super) fn not_kept(&self, core: &mut Core, topic: &Arc<str>, source: Option<&Identity>) {
-        self.clear(core, topic, source);
+    pub(super) fn not_kept(&self, core: &mut Core, topic: &Arc<str>, sender: Sender<'_>) {
+        self.clear(core, topic, &sender.author());
         self.stats.publishes_refused.one();
         if self.talk.allows() {
             tracing::warn!(
@@ -33,22 +33,23 @@ impl Shared {
     }
 
     /// Keeps a message that is to be retained and for which there is room, or forgets its topic.
-    pub(super) fn keep(&self, core: &mut Core, message: &Arc<Message>, retain: Retain, source: Option<&Identity>) {
+    pub(super) fn keep(&self, core: &mut Core, message: &Arc<Message>, retain: Retain, sender: Sender<'_>) {
         if retain == Retain::No {
             return;
         }
         if message.payload.is_empty() {
-            self.clear(core, &message.topic, source);
+            self.clear(core, &message.topic, &sender.author());
         } else {
-            let kept = core.retained.put(Arc::clone(message), source.cloned());
+            let kept = core.retained.put(Arc::clone(message), sender.author());
             debug_assert!(kept.is_ok(), "it was looked before whether there is room");
         }
     }
 
-    /// A client's clearing is on its way upstream, and what was retained there until then may be on its way down.
-    fn clear(&self, core: &mut Core, topic: &Arc<str>, source: Option<&Identity>) {
-        if source.is_some() && self.forward.wants(topic, None) {
-            core.retained.clear_for_client(topic);
+    /// A clearing is on its way upstream, and what was retained there until then may be on its way down.
+    pub(super) fn clear(&self, core: &mut Core, topic: &Arc<str>, author: &Author) {
+        let goes_upstream = || self.forward.wants(topic, author.bridge().map(|bridge| &**bridge));
+        if !matches!(author, Author::Nobody) && goes_upstream() {
+            core.retained.clear_by(author, topic);
         } else {
             core.retained.clear(topic);
         }
@@ -120,12 +121,20 @@ impl Shared {
     }
 }
 
+impl Sender<'_> {
+    fn author(self) -> Author {
+        let bridge = if let Self::Client(from) = self { from.bridge } else { None };
+        let bridge = || bridge.map_or(Author::Nobody, |bridge| Author::Bridge(Arc::clone(bridge)));
+        self.who().map_or_else(bridge, |who| Author::Client(who.clone()))
+    }
+}
+
 impl Core {
     /// Keeps what was on disk. False: there is no room.
     pub(super) fn take_found(&mut self, found: Found) -> bool {
         let Found { message, source, open, unnumbered } = found;
         let topic = Arc::clone(&message.topic);
-        if self.retained.put(Arc::new(message), source).is_err() {
+        if self.retained.put(Arc::new(message), source.map_or(Author::Nobody, Author::Client)).is_err() {
             tracing::warn!("more retained messages on disk than fit into memory, the rest is not served");
             return false;
         }

@@ -303,7 +303,7 @@ impl Duty {
 
     fn origin(&self, packet_id: Option<u16>) -> Origin<'_> {
         let Self { key: client, company, .. } = *self;
-        Origin { client, who: Some(&self.identity), packet_id, company, pressure: self.pressure.as_ref() }
+        Origin { client, who: Some(&self.identity), packet_id, company, pressure: self.pressure.as_ref(), bridge: None }
     }
 
     fn send_on(&mut self, token: Token, publish: Publish, retain: Retain) -> Option<Verdict> {

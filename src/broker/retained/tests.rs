@@ -29,7 +29,7 @@ proptest! {
     ) {
         let mut retained = Retained::default();
         for topic in &topics {
-            prop_assert_eq!(retained.put(message(topic, Keep::Every), None), Ok(()));
+            prop_assert_eq!(retained.put(message(topic, Keep::Every), Author::Nobody), Ok(()));
         }
         let wanted: Vec<String> = topics.iter().filter(|topic| matches(filter, topic)).cloned().collect();
         prop_assert_eq!(all(&retained, filter), wanted);
@@ -40,11 +40,11 @@ proptest! {
 fn what_changed_after_the_subscription_is_left_to_the_subscription() {
     let mut retained = Retained::default();
     for topic in ["a", "b", "c"] {
-        retained.put(message(topic, Keep::Newest), None).expect("room");
+        retained.put(message(topic, Keep::Newest), Author::Nobody).expect("room");
     }
     let (mut cursor, mut found) = (retained.cursor("#"), Vec::new());
-    retained.put(message("b", Keep::Newest), None).expect("room");
-    retained.put(message("bb", Keep::Newest), None).expect("room");
+    retained.put(message("b", Keep::Newest), Author::Nobody).expect("room");
+    retained.put(message("bb", Keep::Newest), Author::Nobody).expect("room");
     assert!(retained.clear("c"));
     assert_eq!(retained.page(&mut cursor, &look(9), &mut found), Rest::Nothing);
     assert_eq!(found.iter().map(|message| &*message.topic).collect::<Vec<_>>(), ["a"]);
@@ -53,29 +53,42 @@ fn what_changed_after_the_subscription_is_left_to_the_subscription() {
 #[test]
 fn a_topic_that_a_client_has_cleared_is_newer_than_what_was_there_until_somebody_leaves_something_on_it() {
     let mut retained = Retained::default();
-    retained.put(message("a", Keep::Every), None).expect("room");
+    retained.put(message("a", Keep::Every), Author::Nobody).expect("room");
     let before = retained.version();
-    assert!(retained.clear_for_client(&"a".into()) && !retained.clear_for_client(&"b".into()));
+    let client = Author::Client(Identity::anonymous(crate::config::plan::Anonymous::Read, "c"));
+    assert!(retained.clear_by(&client, &"a".into()) && !retained.clear_by(&client, &"b".into()));
     let after = retained.version();
+    let is_newer = |topic: &str, version| retained.is_newer(topic, version, Some("far"));
     for topic in ["a", "b"] {
-        assert!(retained.is_newer(topic, before) && !retained.is_newer(topic, after), "{topic}");
+        assert!(is_newer(topic, before) && !is_newer(topic, after), "{topic}");
     }
-    retained.put(message("a", Keep::Every), None).expect("room");
+    retained.put(message("a", Keep::Every), Author::Nobody).expect("room");
     retained.clear("b");
-    assert!(!retained.is_newer("a", before) && !retained.is_newer("b", before), "that came from upstream");
+    assert!(["a", "b"].iter().all(|topic| !retained.is_newer(topic, before, Some("far"))), "of which nobody knows");
     assert!(retained.cleared.order.is_empty() && retained.cleared.bytes == 0);
+}
+
+#[test]
+fn what_one_bridge_has_brought_is_newer_than_what_another_one_had_before_and_not_than_what_it_has_itself() {
+    let (mut retained, bridge) = (Retained::default(), Author::Bridge("a".into()));
+    retained.put(message("left", Keep::Every), bridge.clone()).expect("room");
+    retained.clear_by(&bridge, &"cleared".into());
+    for topic in ["left", "cleared"] {
+        assert!(retained.is_newer(topic, 0, Some("b")) && !retained.is_newer(topic, 0, Some("a")), "{topic}");
+        assert!(!retained.is_newer(topic, retained.version(), Some("b")));
+    }
 }
 
 #[test]
 fn cleared_topics_are_not_remembered_without_end_and_the_oldest_go_first() {
     let mut retained = Retained::default();
     for n in 0..20_000 {
-        retained.clear_for_client(&format!("{n}").into());
+        retained.clear_by(&Author::Nobody, &format!("{n}").into());
     }
     let cleared = &retained.cleared;
     assert!(cleared.bytes <= CLEARED_BYTES_MAX && cleared.versions.len() > 2000);
     assert_eq!(cleared.versions.len(), cleared.order.len());
-    assert!(retained.is_newer("19999", 0) && !retained.is_newer("0", 0));
+    assert!(retained.is_newer("19999", 0, None) && !retained.is_newer("0", 0, None));
 }
 
 #[test]
@@ -85,12 +98,12 @@ fn clients_find_no_room_beyond_their_bound_and_the_gateway_always_does() {
         let payload = Bytes::from(vec![0; 1024 * 1024]);
         Arc::new(Message::own(format!("{n}").into(), payload, Keep::Every))
     };
-    let kept = (0..40).take_while(|n| retained.put(large(*n), None).is_ok()).count();
+    let kept = (0..40).take_while(|n| retained.put(large(*n), Author::Nobody).is_ok()).count();
     assert_eq!(kept, 31);
-    assert_eq!(retained.put(message("tag", Keep::Newest), None), Ok(()));
-    assert_eq!(retained.put(large(0), None), Ok(()), "one in place of another of the same size");
+    assert_eq!(retained.put(message("tag", Keep::Newest), Author::Nobody), Ok(()));
+    assert_eq!(retained.put(large(0), Author::Nobody), Ok(()), "one in place of another of the same size");
     assert!(retained.clear("0"));
-    assert_eq!(retained.put(large(99), None), Ok(()));
+    assert_eq!(retained.put(large(99), Author::Nobody), Ok(()));
 }
 
 #[test]
@@ -102,15 +115,15 @@ fn one_owner_leaves_room_for_others_and_what_was_on_disk_is_taken_all_the_same()
     let more = |retained: &mut Retained, n: usize| {
         let source = &clients[n % 2];
         let room = retained.has_room(&large(n), Some(source));
-        room && retained.put(Arc::new(large(n)), Some(source.clone())).is_ok()
+        room && retained.put(Arc::new(large(n)), Author::Client(source.clone())).is_ok()
     };
     let kept = (0..40).take_while(|n| more(&mut retained, *n)).count();
     assert_eq!(kept, 27, "seven eighths");
     assert!(more(&mut retained, 1), "in place of its own");
     assert!(retained.has_room(&large(99), None), "of others");
-    retained.put(Arc::new(large(1)), None).expect("room");
+    retained.put(Arc::new(large(1)), Author::Nobody).expect("room");
     assert!(more(&mut retained, 50), "what somebody else has replaced is that one's");
-    assert_eq!(retained.put(Arc::new(large(51)), Some(of("one"))), Ok(()), "as it was on disk");
+    assert_eq!(retained.put(Arc::new(large(51)), Author::Client(of("one"))), Ok(()), "as it was on disk");
     for n in 0..52 {
         retained.clear(&n.to_string());
     }
@@ -122,11 +135,11 @@ fn what_does_not_stand_any_more_is_passed_over_and_still_takes_its_room() {
     let mut retained = Retained::default();
     for (topic, client) in [("a", "stands"), ("b", "fell"), ("c", "stands")] {
         let source = Identity::anonymous(crate::config::plan::Anonymous::Read, client);
-        retained.put(message(topic, Keep::Every), Some(source)).expect("room");
+        retained.put(message(topic, Keep::Every), Author::Client(source)).expect("room");
     }
     assert_eq!(all(&retained, "+"), ["a", "c"]);
     assert_eq!((all(&retained, "b").len(), retained.client_count), (0, 3));
-    retained.put(message("b", Keep::Every), None).expect("room");
+    retained.put(message("b", Keep::Every), Author::Nobody).expect("room");
     assert_eq!(all(&retained, "b"), ["b"], "whoever leaves it next counts");
     for topic in ["a", "b", "c"] {
         retained.clear(topic);
