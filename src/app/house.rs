@@ -74,6 +74,7 @@ impl House {
         means.ownership.replace(topics(&new));
         means.ownership.settle(places(&new));
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
+        means.control.reclaim();
         means.plan.store(Arc::clone(&new));
         self.turn().await;
         self.open_doors(changes).await;

@@ -1,4 +1,4 @@
-//! What the app may ask of a running broker: judge by rules that have changed, read certificates again.
+//! What the app may ask of a running broker: judge by rules that have changed, read certificates again, take topics over.
 
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +70,11 @@ impl Control {
     /// Cancel-safe.
     pub async fn disk_answers(&self) {
         drop(self.shared.disk.committed().await); // whether it could commit is told elsewhere
+    }
+
+    /// Topics have become the gateway's: drops what clients have left retained on them, for good.
+    pub fn reclaim(&self) {
+        self.shared.reclaim();
     }
 
     /// Judges whoever is connected by the rules as they are now: those who would not be let in any more are told to go

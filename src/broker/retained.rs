@@ -183,6 +183,11 @@ impl Retained {
         self.kept.contains_key(topic)
     }
 
+    /// Has a client left what is kept of this topic?
+    pub(super) fn is_of_client(&self, topic: &str) -> bool {
+        self.has_of_clients() && self.kept.get(topic).is_some_and(|kept| kept.message.keep == Keep::Every)
+    }
+
     /// Grows with every message put in, and with every topic cleared that is remembered.
     pub(super) fn version(&self) -> u64 {
         self.version

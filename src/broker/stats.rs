@@ -17,6 +17,9 @@ pub struct BrokerStats {
     pub subscriptions: Gauge,
     /// Retained messages now.
     pub retained: Gauge,
+    /// Retained messages of clients dropped: their topics have become the gateway's, or they may be older than what nobody
+    /// could note.
+    pub retained_dropped: Counter,
     /// Connections taken in.
     pub connections: Counter,
     /// Callers by QUIC that were asked to prove their address first, because many came at once.

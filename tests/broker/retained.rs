@@ -1,5 +1,6 @@
 //! Retained values: any number at once, never stale, clients' own across a restart; and readers that are too slow.
 
+use crate::sessions::More as _;
 use crate::support;
 
 use std::collections::{HashMap, HashSet};
@@ -7,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ironbridge::config::plan::BrokerLimits;
 use ironbridge::flow::clock::{Clock, FakeTime, Fix};
+use ironbridge::model::sparkplug::Node;
+use ironbridge::model::tag::TagIx;
 use ironbridge::model::time::{Boot, Stamp};
 use rumqttc::QoS;
 use rumqttc::v5::mqttbytes::v5;
@@ -237,6 +241,54 @@ async fn where_there_is_no_more_room_for_retained_messages_nobody_is_silenced_an
     // Whoever waits for an acknowledgement is told, and nothing has happened.
     assert_eq!(owner.publish(retained("m/other", 1, &large)).await, v5::PubAckReason::QuotaExceeded);
     watch.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_has_left_on_a_topic_that_becomes_the_gateways_is_gone_for_good() {
+    for published in [false, true] {
+        let broker = Running::start().await;
+        let mut client = broker.v5("c").await;
+        for topic in ["line/speed", "spBv1.0/acme/NBIRTH/gw", "line/other"] {
+            assert!(client.give(v5::Publish { retain: true, ..message(topic, 1, "10") }).await);
+        }
+        broker.ownership.replace([("line/speed".into(), TagIx(0))]);
+        broker.ownership.stand_for(vec![Node::new("acme", "gw").expect("good ids")]);
+        if published {
+            broker.publisher.retain("line/speed".into(), "11".into()); // as fast as that
+        }
+        broker.control.reclaim();
+        assert_eq!(kept(&broker, "line/speed").await.as_deref(), published.then_some("11"));
+        broker.publisher.clear("line/speed".into());
+        broker.ownership.replace([]);
+        broker.ownership.stand_for(Vec::new());
+        // Taken, and there is nothing to be cleared.
+        assert!(client.give(v5::Publish { retain: true, ..message("line/speed", 1, "") }).await);
+        assert_eq!(broker.publisher.stats().retained_dropped.get(), 2, "both are counted");
+        let broker = Running::at(Setup::default(), broker.stop().await).await;
+        for topic in ["line/speed", "spBv1.0/acme/NBIRTH/gw"] {
+            assert_eq!(kept(&broker, topic).await, None, "{topic}");
+        }
+        assert_eq!(kept(&broker, "line/other").await.as_deref(), Some("10"));
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn it_is_gone_for_good_where_retained_messages_are_not_available_too() {
+    let broker = Running::start().await;
+    let mut client = broker.v5("c").await;
+    for topic in ["line/speed", "line/other"] {
+        assert!(client.give(v5::Publish { retain: true, ..message(topic, 1, "10") }).await);
+    }
+    let limits = BrokerLimits { retain_available: false, ..BrokerLimits::default() };
+    let broker = Running::at(Setup { limits, ..Setup::default() }, broker.stop().await).await;
+    broker.ownership.replace([("line/speed".into(), TagIx(0))]);
+    broker.control.reclaim();
+    assert_eq!(broker.publisher.stats().retained_dropped.get(), 1);
+    let broker = Running::at(Setup::default(), broker.stop().await).await;
+    assert_eq!(kept(&broker, "line/speed").await, None);
+    assert_eq!(kept(&broker, "line/other").await.as_deref(), Some("10"));
     broker.stop().await;
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use cloud::Cloud;
 use gateway::mqtt::Client4;
-use gateway::{Home, PATIENCE, Watch, until, uplink, within};
+use gateway::{Home, PATIENCE, Watch, tag, until, uplink, within};
 use ironbridge::plant::faults::Fault;
 use peers::{Far, Listener, publish};
 use reload::{NO_TRIAL, TRIAL, addresses, applied, good, lives, numbers, plant, plcs, whole};
@@ -151,6 +151,33 @@ async fn a_state_of_before_a_reload_is_not_retained_after_it() {
     home.configure(&(derived + &bridge("client_id = \"second\"\nnotifications = false\n")));
     applied(&home).await;
     until("the second is forgotten", || is_gone(&state("second"))).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_has_left_where_a_tag_comes_and_goes_is_not_back_after_a_restart() {
+    let plcs = plcs(1).await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&text);
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    publish(broker.port(), "gw/d0/new", "10", true).await;
+    home.configure(&(text.clone() + &tag("new", "holding:1", "uint16", "")));
+    applied(&home).await;
+    watch.until("gw/d0/new", "polled", |json| json["quality"] == "good").await;
+    assert!(daemon.said("its topic is the gateway's now").is_some());
+    home.configure(&text);
+    applied(&home).await;
+    until("the tag is cleared", || watch.on("gw/d0/new").last().is_some_and(|seen| seen.payload.is_empty())).await;
+    publish(broker.port(), "gw/d0/new", "", true).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    publish(broker.port(), "o/end", "x", false).await;
+    until("the end", || !watch.on("o/end").is_empty()).await;
+    assert!(watch.on("gw/d0/new").is_empty(), "a value that was cleared");
     assert_eq!(daemon.stop().await, Some(0));
 }
 

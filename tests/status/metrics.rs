@@ -249,6 +249,7 @@ const NOT_A_RECORD_LOST: &[(&str, &str)] = &[
     ("broker_connects_refused", "no record"),
     ("broker_publishes_refused", "its client knows"),
     ("broker_dropped_messages", "the broker is a window"),
+    ("broker_retained_dropped", "no record"),
     ("mqtt_sn_dropped_datagrams", "no record"),
     ("mqtt_sn_lost_clients", "no record"),
     ("mqtt_sn_refused_messages", "the broker is a window"),

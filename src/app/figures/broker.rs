@@ -15,6 +15,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
         sessions_expired,
         subscriptions,
         retained,
+        retained_dropped,
         connections,
         asked_for_proof,
         turned_away,
@@ -51,6 +52,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
     }
     for (name, help, counter) in [
         ("broker_sessions_expired", "Kept sessions whose client did not come back in time.", sessions_expired),
+        ("broker_retained_dropped", "Retained messages of clients dropped, see the log.", retained_dropped),
         ("broker_connections", "Connections taken in.", connections),
         ("broker_quic_retries", "Callers by QUIC asked to prove their address first.", asked_for_proof),
         ("broker_turned_away", "Connections turned away, or without anything sensible in time.", turned_away),

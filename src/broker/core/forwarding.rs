@@ -125,7 +125,7 @@ impl Shared {
         if newest.is_some_and(|version| core.retained.is_newer(topic, version, from.as_deref())) {
             return Err(NotTaken::Superseded);
         }
-        if self.may_be_kept(&core, topic) {
+        if self.may_be_kept(&mut core, topic) {
             self.clear(&mut core, topic, &from.clone().map_or(Author::Nobody, Author::Bridge));
             self.stats.retained.set(core.retained.len() as u64);
             self.disk.change_at_leisure(Arc::clone(topic), None);

@@ -108,6 +108,8 @@ struct Core {
     retained: Retained,
     /// Topics whose retained messages lie on disk and are not available.
     unserved: HashSet<Arc<str>>,
+    /// Clearings that were not noted: see [`Shared::may_be_kept`].
+    unnoted: u64,
     open_ends: retaining::OpenEnds,
     wills: Waiting,
     looks: Vec<overdue::Look>,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::{Core, Sender, Shared};
 use crate::broker::keeping::{self, End, Found};
-use crate::broker::message::{Message, Retain};
+use crate::broker::message::{Keep, Message, Retain};
 use crate::broker::retained::Author;
 use crate::disk::ledger::{Found as OnDisk, Row};
+use crate::model::topic::Owner;
 
 /// Retained messages whose ends are not settled.
 #[derive(Default)]
@@ -37,11 +38,37 @@ impl Shared {
         if retain == Retain::No {
             return;
         }
+        if message.keep == Keep::Newest && core.retained.is_of_client(&message.topic) {
+            self.take_from_client(core, &message.topic);
+        }
         if message.payload.is_empty() {
             self.clear(core, &message.topic, &sender.author());
         } else {
             let kept = core.retained.put(Arc::clone(message), sender.author());
             debug_assert!(kept.is_ok(), "it was looked before whether there is room");
+        }
+    }
+
+    /// Topics have become the gateway's: what clients have left there is gone for good. In memory the gateway's own message would
+    /// take its place; on disk nothing would, and once the topic is a client's again an old value would be back.
+    pub(in crate::broker) fn reclaim(&self) {
+        let mut core = self.lock();
+        let of_clients = core.retained.of_clients().map(|(message, _)| &message.topic);
+        let lost = of_clients.filter(|topic| self.ownership.of(topic) != Owner::Client);
+        let unserved = core.unserved.iter().filter(|topic| self.ownership.of(topic) != Owner::Client);
+        for topic in lost.chain(unserved).cloned().collect::<Vec<_>>() {
+            self.take_from_client(&mut core, &topic);
+        }
+        self.stats.retained.set(core.retained.len() as u64);
+    }
+
+    fn take_from_client(&self, core: &mut Core, topic: &Arc<str>) {
+        core.retained.clear(topic);
+        core.unserved.remove(topic);
+        self.disk.change_at_leisure(Arc::clone(topic), None);
+        self.stats.retained_dropped.one();
+        if self.talk.allows() {
+            tracing::warn!(topic = &**topic, "a client's retained message is dropped, its topic is the gateway's now");
         }
     }
 
@@ -74,9 +101,17 @@ impl Shared {
         }
     }
 
-    /// Is there a retained message, or may there be one in a file that could not be read yet?
-    pub(super) fn may_be_kept(&self, core: &Core, topic: &str) -> bool {
-        core.retained.has(topic) || !self.disk.is_known()
+    /// May there be a retained message that a clearing is to be noted for: here, on its way to the disk, or in a file that could
+    /// not be read yet? Of that any topic may be one, and for ever new ones there is no room: when too much waits, it is counted
+    /// what was not noted, and nothing that the file has is served.
+    pub(super) fn may_be_kept(&self, core: &mut Core, topic: &str) -> bool {
+        if core.retained.has(topic) || self.disk.is_changing(topic) {
+            return true;
+        }
+        let may_be_unread = !self.disk.is_known();
+        let has_room = may_be_unread && !self.disk.is_crowded();
+        core.unnoted += u64::from(may_be_unread && !has_room);
+        has_room
     }
 
     /// Bytes of all retained payloads.
@@ -92,7 +127,8 @@ impl Shared {
     /// While they are not available, something came down to be retained on this topic, which is newer than what lies there:
     /// that must not come back one day as if it were still true.
     pub(super) fn outdate(&self, topic: &Arc<str>) {
-        if self.lock().unserved.remove(topic) || !self.disk.is_known() {
+        let mut core = self.lock();
+        if core.unserved.remove(topic) || self.may_be_kept(&mut core, topic) {
             self.disk.change_at_leisure(Arc::clone(topic), None);
         }
     }
@@ -108,15 +144,42 @@ impl Shared {
 
     /// What came meanwhile is newer.
     fn take_late(&self, core: &mut Core, rows: Vec<Row>) {
+        if core.unnoted > 0 {
+            self.drop_late(core, &rows);
+            return;
+        }
         if !self.limits.retain_available {
             core.unserved.extend(rows.into_iter().map(|row| row.topic));
             return;
         }
         for row in rows {
-            let Some(found) = keeping::message(row, &self.clock, &self.ownership, &self.access) else { continue };
-            if !core.retained.has(&found.message.topic) && !core.take_found(found) {
-                break;
+            let topic = Arc::clone(&row.topic);
+            match keeping::message(row, &self.clock, &self.ownership, &self.access) {
+                Some(_) if core.retained.has(&topic) => {}
+                Some(found) => {
+                    if !core.take_found(found) {
+                        break;
+                    }
+                }
+                None if core.retained.is_of_client(&topic) => {}
+                None => self.disk.change_at_leisure(topic, None),
             }
+        }
+    }
+
+    /// Some of these were cleared, and nobody knows which.
+    fn drop_late(&self, core: &mut Core, rows: &[Row]) {
+        let late: Vec<&Arc<str>> =
+            rows.iter().map(|row| &row.topic).filter(|topic| !core.retained.is_of_client(topic)).collect();
+        let (clearings, dropped) = (std::mem::take(&mut core.unnoted), late.len());
+        tracing::error!(
+            dropped,
+            clearings,
+            "retained messages that were read late are dropped: more topics were cleared meanwhile than could be noted"
+        );
+        self.stats.retained_dropped.add(dropped as u64);
+        for topic in late {
+            self.disk.change_at_leisure(Arc::clone(topic), None);
         }
     }
 }
@@ -141,5 +204,88 @@ impl Core {
         self.open_ends.ends.extend(open.map(|end| (topic, self.retained.version(), end)));
         self.open_ends.unnumbered |= unnumbered;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::access::Access;
+    use crate::broker::core::{Company, Origin, Surroundings};
+    use crate::broker::message::Qos;
+    use crate::broker::tree::ClientKey;
+    use crate::config::plan::{BrokerLimits, BrokerPlan, SessionsPlan};
+    use crate::disk::ledger::Ledger;
+    use crate::flow::clock::{Clock, FakeTime};
+    use crate::flow::command;
+    use crate::flow::forward::ForwardEntry;
+    use crate::model::time::Boot;
+    use crate::model::topic::Ownership;
+
+    fn shared(ledger: &Path) -> Shared {
+        let (limits, bounds) = (BrokerLimits::default(), SessionsPlan::default());
+        let plan = BrokerPlan { listeners: Vec::new(), limits, users_file: None, acl: Vec::new(), sessions: bounds };
+        let (disk, found) = Ledger::open(ledger).expect("a thread");
+        let around = Surroundings {
+            access: Arc::new(Access::new(&plan)),
+            ownership: Arc::new(Ownership::new([])),
+            commands: command::road().0,
+            forward: ForwardEntry::none(),
+            clock: Clock::new(Arc::new(FakeTime::default()), Boot(1), 0),
+            disk,
+            bounds,
+        };
+        let shared = Shared::new(around, Vec::new(), Vec::new());
+        shared.take_late(&mut shared.lock(), found.rows);
+        shared
+    }
+
+    fn retain(shared: &Shared, topic: &str, payload: &'static str) {
+        let own = Message::own(topic.into(), Bytes::from_static(payload.as_bytes()), Keep::Every);
+        let message = Arc::new(Message { qos: Qos::AtMostOnce, ..own });
+        let (client, company) = (ClientKey::NOBODY, Company::InRow);
+        let from = Origin { client, who: None, packet_id: None, company, pressure: None, bridge: None };
+        shared.publish(&message, Retain::Yes, from).expect("nobody is refused at QoS 0");
+    }
+
+    #[test]
+    fn clearings_of_ever_new_topics_while_the_file_is_unread_are_bounded_and_none_comes_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, away) = (dir.path().join("broker.db"), dir.path().join("away"));
+        let before = shared(&path);
+        retain(&before, "early", "10");
+        retain(&before, "late", "10");
+        before.disk.close();
+        drop(before);
+        std::fs::rename(&path, &away).expect("moved");
+        std::os::unix::fs::symlink(dir.path(), &path).expect("something in the way");
+        let broker = shared(&path);
+        retain(&broker, "early", "");
+        retain(&broker, "new", "11");
+        let cleared = (0..1_000_000).take_while(|n| {
+            retain(&broker, &format!("x/{n}"), "");
+            !broker.disk.is_crowded()
+        });
+        assert!(cleared.count() < 10_000, "it is crowded in the end");
+        retain(&broker, "late", "");
+        assert!(!broker.disk.is_changing("late"), "no room for another");
+        retain(&broker, "new", "");
+        std::fs::rename(&away, &path).expect("moved back, and at no moment is there nothing");
+        let began = Instant::now();
+        while !broker.disk.is_known() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it is read in the end");
+            assert_eq!(broker.take_found_late(), None);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(broker.stats.retained_dropped.get(), 1, "of the other one it was known");
+        assert_eq!(broker.lock().retained.len(), 0);
+        broker.disk.close();
+        let (_, found) = Ledger::open(&path).expect("a thread");
+        assert!(found.rows.is_empty(), "nor after a restart: {:?}", found.rows);
     }
 }

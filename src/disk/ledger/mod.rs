@@ -59,10 +59,6 @@ const PENDING_MAX: usize = 32 * 1024 * 1024;
 /// acknowledgements is refused because the disk is slower than the network.
 const BEHIND: usize = PENDING_MAX / 2;
 
-/// Bytes of all other changes that may wait for one commit. On a disk in trouble they are kept until it works again, and
-/// clients can name ever new topics, filters and sessions.
-const LOOSE_MAX: usize = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
-
 /// What a session is owed cannot be read now; it is still owed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be read: {0}")]
@@ -170,7 +166,12 @@ impl Ledger {
     /// Does so much wait for the disk that nothing should be begun that would make it more: sessions, subscriptions, retained
     /// messages?
     pub fn is_crowded(&self) -> bool {
-        self.shared.lock().entered.batch().loose_bytes >= LOOSE_MAX
+        self.shared.lock().is_crowded()
+    }
+
+    /// Does a change of this retained message wait for the disk?
+    pub fn is_changing(&self, topic: &str) -> bool {
+        self.shared.lock().entered.changes(topic)
     }
 
     /// Do so many owed messages wait for the disk that others should wait for [`Ledger::committed`] before they are entered?

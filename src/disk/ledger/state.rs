@@ -14,6 +14,10 @@ use crate::model::lock::Hold as _;
 /// Bytes of changes that are committed without delay, though nobody waits.
 const HEAVY: usize = 8 * 1024 * 1024;
 
+/// Bytes of all changes but owed messages that may wait for one commit. On a disk in trouble they are kept until it works
+/// again, and clients can name ever new topics, filters and sessions.
+const LOOSE_MAX: usize = if cfg!(test) { 1024 * 1024 } else { 64 * 1024 * 1024 };
+
 /// Somebody who wants to read of a session.
 pub(super) struct Request {
     pub id: SessionId,
@@ -41,6 +45,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub entered: Entered,
+    /// Bytes of what is being written, but for owed messages: on a disk in trouble they come back.
+    pub under_way: usize,
     pub requests: Vec<Request>,
     /// The next key.
     pub next_session: u64,
@@ -91,6 +97,10 @@ impl State {
     pub(super) fn is_awaited(&self) -> bool {
         let batch = self.entered.batch();
         batch.waiting() > 0 || batch.loose_bytes > HEAVY || !self.requests.is_empty()
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.entered.batch().loose_bytes + self.under_way >= LOOSE_MAX
     }
 
     pub(super) fn in_trouble(&mut self, fault: &Fault) {

@@ -76,6 +76,7 @@ impl Writer {
             if closed || self.retry.is_none_or(|due| due <= Instant::now()) {
                 let troubled = state.trouble.is_some();
                 let batch = state.entered.take();
+                state.under_way = batch.loose_bytes;
                 drop(state);
                 let begun = Instant::now();
                 let outcome = self.commit(&batch, troubled);
@@ -218,11 +219,13 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 batch.committed();
-                self.shared.lock().trouble = None;
+                let mut state = self.shared.lock();
+                (state.trouble, state.under_way) = (None, 0);
             }
             Err(fault) => {
                 let mut state = self.shared.lock();
                 state.figures.refused += state.entered.failed(batch);
+                state.under_way = 0;
                 state.in_trouble(&fault);
             }
         }
