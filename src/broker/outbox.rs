@@ -5,14 +5,15 @@
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
 //! the client is told, never silently thinned. Putting in never waits.
 //!
-//! A single message need not wait at all: see `line`. A sensor may sleep: `sensor`. What becomes of those that wait at the
-//! end: `closing`.
+//! A single message need not wait at all: see `line`. A sensor may sleep: `sensor`. Rights may change meanwhile: `doubt`. What
+//! becomes of those that wait at the end: `closing`.
 //!
 //! What stands in the ledger does not end a connection: when it takes more than half of that, the outbox falls
 //! **behind**. From that delivery on nothing that stands in the ledger is put in; the connection reads it from there until
 //! it has [caught up](Outbox::catch_up). A returning session begins behind.
 
 mod closing;
+mod doubt;
 mod line;
 mod sensor;
 
@@ -64,6 +65,8 @@ struct Queue {
     /// Number of the newest that waits per topic; there only while the queue is long.
     newest: Option<HashMap<Arc<str>, u64>>,
     behind: Option<Behind>,
+    /// What has a lower number was put in before rights changed.
+    doubtful_below: Option<u64>,
     /// All lower ordinals have been read from the ledger.
     read_below: u64,
     ending: Option<Ending>,

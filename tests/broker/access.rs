@@ -317,6 +317,42 @@ async fn new_rules_count_at_once_for_those_who_are_connected_and_disturb_nobody_
 }
 
 #[tokio::test]
+async fn what_waits_for_a_member_of_a_group_that_may_not_read_it_any_more_goes_to_another() {
+    const MANY: usize = 40;
+    let broker = Running::with(setup()).await;
+    let mut slow = Client5::connect(broker.address, "slow", |wishes| {
+        login("hmi", "password")(wishes);
+        wishes.properties.receive_maximum = Some(1);
+    })
+    .await;
+    let mut good = v5(&broker, "root", "good").await;
+    for member in [&mut slow, &mut good] {
+        member.subscribe(filter("$share/g/machines/#", 1), None).await;
+    }
+    let mut sender = v5(&broker, "root", "sender").await;
+    for n in 0..MANY {
+        assert_eq!(sender.publish(message("machines/1", 1, &n.to_string())).await, v5::PubAckReason::Success);
+    }
+    let first = slow.message().await;
+    let mut texts = vec![first.payload];
+    let mut acl = rules();
+    acl[0] = rule("hmi", &[], &[]);
+    broker.access.reload(&ironbridge::config::plan::BrokerPlan { acl, ..broker.plan.clone() });
+    assert_eq!(broker.control.rejudge().subscriptions, 1);
+    slow.send(v5::Packet::PubAck(v5::PubAck::new(first.pkid, None))).await;
+    while texts.len() < MANY {
+        let seen = good.message().await;
+        good.send(v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None))).await;
+        texts.push(seen.payload);
+    }
+    let each: std::collections::HashSet<_> = texts.iter().collect();
+    assert_eq!(each.len(), MANY, "each once: {texts:?}");
+    slow.ping().await;
+    good.ping().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_will_that_waits_is_judged_by_new_rules_too() {
     let broker = Running::with(setup()).await;
     let mut observer = v5(&broker, "root", "observer").await;

@@ -1,7 +1,7 @@
 //! Everybody judged by rules that have changed: who would not be let in any more must go, what a client may not read any
 //! more it gets no longer, wills that it may not leave any more are dropped. Nobody else notices.
 //!
-//! What a session without a connection is owed already is judged when it is sent: when its client comes back.
+//! What waits for a client already, and what a session is owed, is judged when it is sent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,6 +45,9 @@ impl Shared {
         }
         for (key, raw) in &lost {
             self.remove_filter(core, *key, raw);
+            if let Some(connected) = core.clients.get(*key).and_then(Client::connected) {
+                connected.outbox.doubt();
+            }
         }
         rejudged.subscriptions = lost.len();
         self.drop_wills(core);

@@ -128,9 +128,9 @@ impl Core {
 }
 
 impl Shared {
-    /// What members of shared groups had not acknowledged when their sessions ended goes to others of the same groups (4.8.2);
+    /// What members of shared groups had not acknowledged when their sessions ended, or may not read any more, goes to others of the same groups (4.8.2);
     /// where there is no other, it is counted. A page at a time: there may be as much as an outbox holds.
-    pub(super) fn hand_on(&self, left: &[Delivery]) {
+    pub(in crate::broker) fn hand_on(&self, left: &[Delivery]) {
         for page in left.chunks(PAGE) {
             let mut guard = self.lock();
             let core = &mut *guard;

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::duty::Duty;
+use crate::access::{Access, Identity};
 use crate::broker::keeping;
 use crate::broker::message::{Delivery, Qos, Stage};
 use crate::broker::outbox::{Line, Socket};
@@ -49,6 +50,7 @@ impl Duty {
         if self.unsaid > 0 || self.outbox.is_held() {
             return Rest::Nothing;
         }
+        self.strike_out();
         let mut now = None;
         let version = self.shared.in_step.load(Ordering::Acquire);
         while out.len() < enough {
@@ -85,9 +87,24 @@ impl Duty {
                 return Rest::Nothing;
             }
         }
-        let errands = self.course.fill(&self.outbox, self.session.room());
-        self.run(errands);
-        Rest::Nothing
+        loop {
+            let errands = self.course.fill(&self.outbox, self.session.room());
+            self.run(errands);
+            if !self.strike_out() || !self.course.is_empty() {
+                return Rest::Nothing;
+            }
+        }
+    }
+
+    /// Takes out what of that which is at hand may not be sent any more, if rights have changed: is there such?
+    fn strike_out(&mut self) -> bool {
+        if !self.outbox.is_doubtful() {
+            return false;
+        }
+        let Self { shared, identity, course, .. } = self;
+        let struck = course.take_out(|delivery| !is_readable(&shared.access, identity, delivery));
+        self.take_back(&struck);
+        !struck.is_empty()
     }
 
     /// A session may come to outlive its connection. Asked before anything is dealt with that the ledger knows of.
@@ -185,20 +202,25 @@ impl Duty {
 
     /// What of a page may still be sent: rights may have changed since it was owed. Of the rest it is owed nothing any more.
     fn readable(&self, rows: Vec<OwedRow>) -> Vec<Delivery> {
-        let Self { shared, identity, tally, .. } = self;
+        let Self { shared, identity, .. } = self;
         let deliveries = rows.into_iter().map(|row| keeping::delivery(row, &shared.clock));
-        let may_read = |delivery: &Delivery| {
-            let released = delivery.owed.is_some_and(|owed| owed.stage == Stage::Released);
-            released || shared.access.may_read(identity, &delivery.message.topic)
-        };
-        let (readable, taken_back): (Vec<_>, Vec<_>) = deliveries.partition(may_read);
-        for owed in taken_back.into_iter().filter_map(|delivery| delivery.owed) {
+        let (readable, others): (Vec<_>, Vec<_>) =
+            deliveries.partition(|delivery| is_readable(&shared.access, identity, delivery));
+        self.take_back(&others);
+        readable
+    }
+
+    /// What its client may not read any more: it is owed nothing of that, and others of its group get it.
+    fn take_back(&self, deliveries: &[Delivery]) {
+        let (shared, tally) = (&self.shared, self.tally.as_ref());
+        let (for_others, dropped): (Vec<_>, Vec<_>) = deliveries.iter().partition(|delivery| delivery.shared.is_some());
+        shared.hand_on(&for_others.into_iter().cloned().collect::<Vec<_>>());
+        for delivery in dropped {
             shared.stats.dropped_ended.one();
-            if let Some(tally) = tally {
+            if let (Some(tally), Some(owed)) = (tally, delivery.owed) {
                 shared.settle(tally, owed);
             }
         }
-        readable
     }
 
     /// Nothing is left to be sent or acknowledged: what a session is owed and has seen is known for certain now.
@@ -215,4 +237,10 @@ impl Duty {
             }
         }
     }
+}
+
+/// May it still be sent to this client? PUBREL may: nothing is in it.
+fn is_readable(access: &Access, who: &Identity, delivery: &Delivery) -> bool {
+    let released = delivery.owed.is_some_and(|owed| owed.stage == Stage::Released);
+    released || access.may_read(who, &delivery.message.topic)
 }

@@ -117,6 +117,13 @@ impl Course {
         }
     }
 
+    /// Takes out what must not be sent.
+    pub(in crate::broker) fn take_out(&mut self, must_not: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let (out, stays): (Vec<_>, Vec<_>) = std::mem::take(&mut self.taken).into_iter().partition(must_not);
+        self.taken = stays.into();
+        out
+    }
+
     /// Everything at hand is committed.
     pub(in crate::broker) fn committed(&mut self) {
         for owed in self.taken.iter_mut().filter_map(|delivery| delivery.owed.as_mut()) {

@@ -301,6 +301,51 @@ async fn who_may_read_less_than_before_gets_no_more_of_it_though_it_is_owed() {
 }
 
 #[tokio::test]
+async fn who_may_read_less_than_before_gets_nothing_more_of_what_waits_though_it_is_connected() {
+    let acknowledged = |seen: &v5::Publish| v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None));
+    // In its outbox, whether it is owed to it or not; or read from the disk already.
+    for (seconds, away) in [(0, false), (3600, false), (3600, true)] {
+        let broker = Running::with(readable(&["a", "b"])).await;
+        let wish = |wishes: &mut Wishes| {
+            lasting(seconds)(wishes);
+            wishes.properties.receive_maximum = Some(1);
+        };
+        let mut client = Client5::connect(broker.address, "c", wish).await;
+        client.subscribe(filter("a", 1), None).await;
+        client.subscribe(filter("b", 1), None).await;
+        let mut left = Some(client);
+        if away {
+            left.take().expect("connected").leave().await;
+        }
+        let mut sender = broker.v5("sender").await;
+        for n in 0..100 {
+            assert!(sender.give(message("a", 1, &format!("{n}"))).await);
+        }
+        assert!(sender.give(message("b", 1, "end")).await);
+        let mut client = match left {
+            Some(client) => client,
+            None => Client5::connect(broker.address, "c", wish).await,
+        };
+        let first = client.message().await;
+        assert_eq!(first.payload, "0");
+        let mut plan = broker.plan.clone();
+        plan.acl[0].read.remove(0);
+        broker.access.reload(&plan);
+        assert_eq!(broker.control.rejudge().subscriptions, 1);
+        client.send(acknowledged(&first)).await;
+        let next = client.message().await;
+        assert_eq!(next.topic, "b", "what it may still read, and nothing else");
+        client.send(acknowledged(&next)).await;
+        client.ping().await;
+        assert_eq!(broker.publisher.stats().dropped_ended.get(), 99, "counted");
+        client.leave().await;
+        let mut client = Client5::connect(broker.address, "c", wish).await;
+        client.ping().await;
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_will_that_waits_is_not_sent_if_its_client_may_not_publish_it_any_more() {
     let broker = Running::with(readable(&["#"])).await;
     let (mut watcher, _) = back(&broker, "watcher").await;
