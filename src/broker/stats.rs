@@ -87,7 +87,7 @@ pub struct SensorStats {
     pub lost: Counter,
     /// Messages that a sensor did not take, or that went at QoS 0 with its connection before it heard again.
     pub refused: Counter,
-    /// Publishes at QoS −1 that were handed to the broker.
+    /// Publishes at QoS −1 that were handed to the broker; what rules refuse of them is in [`BrokerStats::publishes_refused`].
     pub unasked: Counter,
     /// Publishes at QoS −1 that were not.
     pub unasked_refused: Counter,

@@ -38,7 +38,9 @@ pub use line::{
 pub use listener::{
     Anonymous, BrokerLimits, ClientCertificate, Listen, ListenerPlan, ListenerTls, Rate, WebsocketPlan,
 };
-pub use mqtt_sn::{AddressRange, AdvertisePlan, Entrance, MqttSnPlan, SensorPlan, UnaskedPlan, admits};
+pub use mqtt_sn::{
+    AddressRange, AdvertisePlan, Entrance, MqttSnPlan, SENSOR_ID_BYTES_MAX, SensorPlan, UnaskedPlan, admits,
+};
 pub use page::PagePlan;
 pub use sparkplug::{Datatypes, HOST_TIMEOUT, SparkplugPlan};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};

@@ -142,6 +142,13 @@ fn a_door_for_sensors_says_what_is_wrong() {
     let sensors = |table: &str| format!("{sn}\nsensor = [{table}]");
     refused(&sensors("«{ user = \"a\" }"), "sensor[0].client_id", "is missing");
     refused(&sensors("{ client_id = «\"a*b\" }"), "sensor[0].client_id", "is no client id");
+    let (longest, longer) = ("i".repeat(256), "i".repeat(257)); // as at the door
+    refused(&sensors(&format!("{{ client_id = «\"{longer}\" }}")), "sensor[0].client_id", "is no client id");
+    refused(
+        &sensors(&format!("{{ client_id = \"{longest}\" }}, {{ client_id = «\"*b*\" }}")),
+        "sensor[1].client_id",
+        "is no client id",
+    );
     refused(&sensors("{ client_id = \"a\" }, { client_id = «\"a\" }"), "sensor[1].client_id", "has this id");
     refused(&sensors("{ client_id = \"a\", user = «\"*\" }"), "sensor[0].user", "is no name");
     refused(&sensors("{ client_id = \"a\", from = [«\"10.0.7.1/24\"] }"), "sensor[0].from", "is no network");

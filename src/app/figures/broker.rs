@@ -124,8 +124,9 @@ fn mqtt_sn(out: &mut Figures, stats: &SensorStats) {
     ] {
         out.count(name, help, &none, counter.get());
     }
-    for (outcome, counter) in [("accepted", unasked), ("refused", unasked_refused)] {
-        out.count("mqtt_sn_unasked", "MQTT-SN publishes at QoS -1.", &of("outcome", outcome), counter.get());
+    for (outcome, counter) in [("taken", unasked), ("refused", unasked_refused)] {
+        let help = "MQTT-SN publishes at QoS -1; rules may have refused what was taken.";
+        out.count("mqtt_sn_unasked", help, &of("outcome", outcome), counter.get());
     }
 }
 

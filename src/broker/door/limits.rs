@@ -7,8 +7,9 @@
 //! have: the store and the field need theirs.
 //!
 //! A sensor has not shown that it is where it says, and may be silent for a day. So sensors have books of their own, in which an
-//! address and a network may have as much as in the other, and all of them together half of the places and half of the rate:
-//! datagrams with invented addresses keep nobody else out, wherever they claim to be from.
+//! address and a network may have as much as in the other, and all of them together half as many places, and half of the rate.
+//! They take none of the others' places (nor file descriptors: all of a door have one): datagrams with invented addresses keep
+//! nobody else out, wherever they claim to be from.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -90,12 +91,22 @@ enum Whose {
     Sensor,
 }
 
+impl Whose {
+    /// There are as many of these as there may be.
+    fn full(self) -> NoPlace {
+        match self {
+            Self::Connection => NoPlace::Full,
+            Self::Sensor => NoPlace::FullOfSensors,
+        }
+    }
+}
+
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoPlace {
     #[error("max_connections")]
     Full,
-    #[error("half of max_connections, which is all that sensors may have")]
+    #[error("half of max_connections, which is what sensors may have")]
     FullOfSensors,
     #[error("max_connections_per_address")]
     FullFromThere,
@@ -135,12 +146,9 @@ impl Limits {
         let from = address.and_then(Source::new);
         let (of_all, of_host, of_network) = (self.of_all(whose), self.of_host(), self.of_network());
         let mut guard = self.lock();
-        if guard.connections.count + guard.sensors.count >= self.total_max {
-            return Err(NoPlace::Full);
-        }
         let book = guard.book(whose);
         if book.count >= of_all.count {
-            return Err(NoPlace::FullOfSensors);
+            return Err(whose.full());
         }
         if !book.flow.has_room(of_all.rate, now) {
             return Err(NoPlace::TooFast);
@@ -179,10 +187,9 @@ impl Limits {
         Bounds { count: self.plan.per_address, rate: self.plan.rate_per_address }
     }
 
-    /// Never less than one host of it may have.
+    /// Half, though one host of it might have more: it has a network to itself.
     fn of_network(&self) -> Bounds {
-        let Bounds { count, rate } = self.of_host();
-        Bounds { count: count.max(self.total_max / 2), rate: Rate(rate.0.max(self.plan.rate.0 / 2)) }
+        Bounds { count: (self.total_max / 2).max(1), rate: Rate((self.plan.rate.0 / 2).max(1)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -285,116 +292,4 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOST: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)));
-    const LOOPBACK: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-
-    fn limits(plan: BrokerLimits) -> Arc<Limits> {
-        Arc::new(Limits { total_max: plan.connections, plan, inside: Mutex::default() })
-    }
-
-    #[test]
-    fn one_host_cannot_take_every_place_and_places_come_back() {
-        let limits = limits(BrokerLimits { connections: 600, per_address: 200, ..BrokerLimits::default() });
-        let now = Instant::now();
-        let all = |address| std::iter::from_fn(|| limits.admit(address, now).ok()).collect::<Vec<Pass>>();
-        let passes = all(HOST);
-        assert_eq!(passes.len(), 200);
-        assert_eq!(limits.admit(HOST, now).err(), Some(NoPlace::FullFromThere));
-        let local = all(LOOPBACK);
-        assert_eq!(local.len(), 400);
-        assert_eq!(limits.admit(None, now).err(), Some(NoPlace::Full));
-        drop(passes);
-        assert!(limits.admit(HOST, now).is_ok());
-        drop(local);
-        assert_eq!(limits.lock().connections.count, 0);
-    }
-
-    #[test]
-    fn sensors_from_ever_other_addresses_leave_half_of_the_places_to_others() {
-        let limits = limits(BrokerLimits { connections: 100, ..BrokerLimits::default() });
-        let now = Instant::now();
-        let address = |n| IpAddr::from([10, 1, 0, n]);
-        let sensors: Vec<Pass> = (0..200).filter_map(|n| limits.admit_sensor(address(n), now).ok()).collect();
-        assert_eq!(sensors.len(), 50);
-        assert_eq!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).err(), Some(NoPlace::FullOfSensors));
-        let others: Vec<Pass> = (0..50).filter_map(|n| limits.admit(Some(address(n)), now).ok()).collect();
-        assert_eq!((others.len(), limits.admit(None, now).err()), (50, Some(NoPlace::Full)));
-        drop(others);
-        drop(sensors);
-        assert!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).is_ok());
-        let inside = limits.lock();
-        assert_eq!((inside.connections.count, inside.sensors.count), (0, 0));
-    }
-
-    #[test]
-    fn sensors_that_claim_to_be_a_host_or_its_network_keep_it_neither_out_nor_waiting() {
-        let plan = BrokerLimits { connections: 1000, per_address: 10, rate: Rate(100), ..BrokerLimits::default() };
-        for host in ["10.0.0.7", "2001:db8::7"].map(|text| text.parse::<IpAddr>().expect("an address")) {
-            let (limits, now) = (limits(plan), Instant::now());
-            let claims: Vec<Pass> = (0..1000).filter_map(|_| limits.admit_sensor(host, now).ok()).collect();
-            assert_eq!((claims.len(), limits.admit_sensor(host, now).err()), (10, Some(NoPlace::FullFromThere)));
-            let others = (0..u16::MAX).filter(|n| {
-                let [high, low] = n.to_be_bytes();
-                limits.admit_sensor(IpAddr::from([10, 1, high, low]), now).is_ok()
-            });
-            assert_eq!(others.count(), 240, "with those ten five seconds' worth of half of the rate");
-            assert_eq!(limits.admit_sensor(IpAddr::from([10, 2, 0, 1]), now).err(), Some(NoPlace::TooFast));
-            let own: Vec<Pass> = (0..1000).filter_map(|_| limits.admit(Some(host), now).ok()).collect();
-            assert_eq!(own.len(), 10, "{host}");
-            assert_eq!((0..1000).filter(|_| limits.admit(None, now).is_ok()).count(), 490);
-        }
-    }
-
-    #[test]
-    fn a_host_that_connects_again_and_again_is_slowed_down_alone_and_forgotten_in_the_end() {
-        let plan = BrokerLimits { rate: Rate(100), rate_per_address: Rate(10), ..BrokerLimits::default() };
-        let (limits, mut now) = (limits(plan), Instant::now());
-        let burst = (0..1000).filter(|_| limits.admit(HOST, now).is_ok()).count();
-        assert_eq!(burst, 50, "five seconds' worth");
-        assert_eq!(limits.admit(HOST, now).err(), Some(NoPlace::TooFastFromThere));
-        assert!(limits.admit(LOOPBACK, now).is_ok());
-        now += Duration::from_secs(1);
-        assert_eq!((0..1000).filter(|_| limits.admit(HOST, now).is_ok()).count(), 10);
-        now += Duration::from_secs(60);
-        assert_eq!((0..1000).filter(|_| limits.admit(LOOPBACK, now).is_ok()).count(), 500);
-        assert_eq!(limits.admit(None, now).err(), Some(NoPlace::TooFast));
-        for n in 0..=ADDRESSES {
-            now += Duration::from_secs(1);
-            let [high, low] = u16::try_from(n).expect("few").to_be_bytes();
-            drop(limits.admit(Some(IpAddr::from([10, 1, high, low])), now));
-        }
-        assert!(limits.lock().connections.hosts.0.len() <= ADDRESSES + 1);
-        drop(limits.admit(HOST, now));
-        assert!(limits.lock().connections.hosts.0.len() < 10);
-    }
-
-    #[test]
-    fn a_whole_ipv6_network_has_half_of_the_places_and_each_address_in_it_its_own_and_a_mapped_one_is_what_it_maps() {
-        let limits = limits(BrokerLimits { connections: 20, per_address: 2, ..BrokerLimits::default() });
-        let (now, address) = (Instant::now(), |text: &str| text.parse::<IpAddr>().ok());
-        let admit = |text: &str| limits.admit(address(text), now);
-        let mut inside = Vec::new();
-        for host in 1..=5 {
-            for _ in 0..2 {
-                inside.push(admit(&format!("2001:db8::{host}")).expect("a place"));
-            }
-            let full = if host == 5 { NoPlace::FullFromNetwork } else { NoPlace::FullFromThere };
-            let other = if host == 5 { 6 } else { host };
-            assert_eq!(admit(&format!("2001:db8::{other}")).err(), Some(full));
-        }
-        inside.push(admit("2001:db8:0:1::2").expect("another network"));
-        inside.push(admit("::ffff:10.0.0.7").expect("a place"));
-        inside.push(limits.admit(HOST, now).expect("the second"));
-        assert_eq!(limits.admit(HOST, now).err(), Some(NoPlace::FullFromThere));
-        inside.push(admit("::1").expect("this machine"));
-        inside.truncate(9);
-        assert!(admit("2001:db8::6").is_ok(), "one has gone");
-        inside.clear();
-        for host in 1..=11 {
-            inside.push(admit(&format!("fe80::{host}")).expect("of many on one link each by itself"));
-        }
-    }
-}
+mod tests;

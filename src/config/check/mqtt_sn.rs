@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::plan::{AddressRange, AdvertisePlan, Listen, MqttSnPlan, SensorPlan, UnaskedPlan};
+use super::super::plan::{
+    AddressRange, AdvertisePlan, Listen, MqttSnPlan, SENSOR_ID_BYTES_MAX, SensorPlan, UnaskedPlan,
+};
 use super::super::raw::Trail;
 use super::super::schema;
 use super::super::section::{NOT_BUILT_IN, Section, Spot};
@@ -31,8 +33,6 @@ const DATAGRAM: RangeInclusive<u64> = 64..=16_384;
 const DATAGRAM_STANDARD: u16 = 1400;
 /// ADVERTISE counts seconds in two bytes (section 5.4.2).
 const ADVERTISE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(65_535);
-/// As in MQTT's own doors.
-const CLIENT_ID_BYTES_MAX: usize = 1024;
 
 const NETWORK_ALLOWED: &str = "a network or an address, such as \"10.0.7.0/24\", \"fd00:7::/64\" or \"10.0.7.12\"";
 const ADVERTISE_TO_ALLOWED: &str = "an address and a port, such as \"10.0.7.255:1884\" or \"239.1.7.1:1884\"";
@@ -152,9 +152,9 @@ fn sensors(listener: &Section<'_, '_>) -> Vec<SensorPlan> {
         let from = networks(&section, "from");
         let Some(id) = section.required_text("client_id", "the id that the sensor connects with") else { continue };
         let begin = id.value.strip_suffix('*').unwrap_or(id.value);
-        if begin.contains('*') || id.value.len() > CLIENT_ID_BYTES_MAX || id.value.chars().any(char::is_control) {
+        if begin.contains('*') || id.value.len() > SENSOR_ID_BYTES_MAX || id.value.chars().any(char::is_control) {
             let refused = section.wrong("client_id", id.at, "is no client id");
-            section.report(refused.allowed("an id, or the beginning of ids and \"*\" behind it"));
+            section.report(refused.allowed("an id of at most 256 bytes, or the beginning of ids and \"*\" behind it"));
         } else if sensors.iter().any(|known| known.client_id == id.value) {
             section.report(section.wrong("client_id", id.at, "another sensor of this listener has this id"));
         } else {

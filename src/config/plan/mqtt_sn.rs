@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// Longest client id of a sensor, bytes; the specification has 23 (section 5.3.1).
+pub const SENSOR_ID_BYTES_MAX: usize = 256;
+
 /// `mqtt_sn` and the tables beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttSnPlan {

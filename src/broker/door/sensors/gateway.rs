@@ -27,11 +27,8 @@ use crate::broker::sn::{self, Code, Message, Publish, Quality};
 use crate::broker::stats::SensorStats;
 use crate::broker::talk::Trouble;
 use crate::config::difference::sensors_told;
-use crate::config::plan::AdvertisePlan;
+use crate::config::plan::{AdvertisePlan, SENSOR_ID_BYTES_MAX};
 use crate::model::topic::INSIDE_ID;
-
-/// Longest client id, bytes; the specification has 23 (section 5.3.1).
-const CLIENT_ID_BYTES_MAX: usize = 256;
 
 /// Longest address of a wireless node behind a forwarder, bytes.
 const NODE_BYTES_MAX: usize = 64;
@@ -312,7 +309,7 @@ impl Gateway<'_> {
     fn admit(&mut self, source: &Source, connect: &sn::Connect) -> Result<Link, Code> {
         let (id, from) = (&connect.client_id, source.address.ip().to_canonical());
         let shared = &self.porch.shared;
-        if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
+        if id.is_empty() || id.len() > SENSOR_ID_BYTES_MAX || id.starts_with(INSIDE_ID) {
             return Err(Code::NotSupported);
         }
         let door = self.porch.plan.anonymous;
