@@ -55,6 +55,24 @@ fn a_minute_that_is_interrupted_begins_again() {
 }
 
 #[test]
+fn a_minute_in_which_the_gateway_died_begins_again_however_soon_it_is_well() {
+    let gateway = updated("B", "well");
+    gateway.program(
+        "systemctl",
+        "[ \"$*\" = \"show --property MainPID --value ironbridge.service\" ] || exit 0\n\
+         now=$(cut -d. -f1 \"$HOME/uptime\")\nif [ \"$now\" -lt 140 ]; then echo 411; else echo 527; fi",
+    );
+    assert_eq!(trial(&gateway).code, 0);
+    assert_eq!(uptime(&gateway), 140 + 60);
+    // Again and again: it is never well for a minute.
+    let gateway = updated("B", "well");
+    gateway.program("systemctl", "now=$(cut -d. -f1 \"$HOME/uptime\")\necho \"$((now / 40))\"");
+    let said = trial(&gateway);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.text.contains("not well for 60 s on end"), "{said:?}");
+}
+
+#[test]
 fn an_update_that_is_not_well_within_ten_minutes_is_left_and_never_started_again() {
     let gateway = updated("B", "well");
     // Once more than half a minute, so that the reasons are those of the end.
