@@ -8,6 +8,16 @@ use std::path::Path;
 use std::process::Command;
 
 use ironbridge::config::{self, HostFacts};
+use ironbridge::disk::received::Received;
+use ironbridge::model::alarm::{Change, Condition, Level};
+use ironbridge::model::number::{Class, Epoch, Number, Seq};
+use ironbridge::model::quality::Quality;
+use ironbridge::model::tag::TagIx;
+use ironbridge::model::time::{Boot, Certainty, Stamp, Wall};
+use ironbridge::model::value::Value;
+use ironbridge::payload::json::{self, Gap};
+use rusqlite::Connection;
+use rusqlite::types::Value as Cell;
 
 /// The fenced blocks of a language.
 fn blocks(language: &str) -> Vec<String> {
@@ -113,6 +123,65 @@ fn files_benches_and_payloads_of_the_readme_are_there() {
             serde_json::from_str::<serde_json::Value>(line).expect(line);
         }
     }
+}
+
+/// Who writes a receiver of their own goes by these.
+#[test]
+fn gap_records_alarms_and_events_look_as_the_readme_shows_them() {
+    let at = |seconds: i64| Wall { unix_ms: 1_795_204_800_123 + seconds * 1000, certainty: Certainty::Fixed };
+    let number = |stream, seq| Number { stream, epoch: Epoch(8123), seq: Seq(seq) };
+    let (from, to) = (Some(at(1)), Some(at(90)));
+    let (first, last) = (Seq(4712), Seq(4801));
+    let lost = Gap { stream: Class::Telemetry, epoch: Epoch(8123), first, last, from, to, reason: "evicted" };
+    let change = Change {
+        tag: TagIx(0),
+        level: Level::High,
+        condition: Condition::Active,
+        value: Value::Float(12.3),
+        quality: Quality::Good,
+        limit: Value::Float(12.0),
+        at: Stamp { boot: Boot(0), micros: 0 },
+    };
+    let event = br#"{"detail":"127.0.0.1:8080: address already in use","event":"status_listener_down","state":"active","subject":"status","time":"2026-11-20T20:00:00.123Z"}"#;
+    let shown = [
+        json::gap(&lost),
+        json::numbered_event(&json::alarm(&change, "bar", at(0)), number(Class::Alarm, 7), None),
+        json::numbered_event(event, number(Class::Event, 9), None),
+    ];
+    for payload in shown {
+        let payload = String::from_utf8(payload).expect("JSON is text");
+        assert!(readme().contains(&payload), "the README does not show {payload}");
+    }
+}
+
+/// The databases of `ironbridge receive` are read with SQL that people take from here.
+#[test]
+fn the_sql_of_the_readme_finds_what_is_missing_and_nothing_else() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("lake.sqlite");
+    drop(Received::open(&file).expect("made"));
+    let database = Connection::open(&file).expect("opens");
+    // 3 and 4, 5 to 7: declared by two records that touch; 10 and 11: by nobody
+    let filled = "INSERT INTO epoch (id, gateway, stream, epoch) VALUES (1, 'gw', 'telemetry', 8);
+        INSERT INTO topic VALUES (1, 'acme/pump-1/pressure');
+        INSERT INTO sample VALUES (1, 1, 1, 0, 4.0, 0, NULL), (1, 2, 1, 500, 6.0, 0, NULL), (1, 8, 1, 1000, 1.0, 2, 'timeout'),
+            (1, 9, 1, 1500, 5.0, 0, NULL), (1, 12, 1, 2000, 7.0, 0, NULL);
+        INSERT INTO gap VALUES (1, 3, 4, 'refused', '{}'), (1, 5, 7, 'refused', '{}');";
+    database.execute_batch(filled).expect("filled");
+    let rows = |sql: &str| -> Vec<Vec<Cell>> {
+        let mut prepared = database.prepare(sql).unwrap_or_else(|error| panic!("{error}: {sql}"));
+        let columns = prepared.column_count();
+        let cells = prepared.query_map([], |row| (0..columns).map(|column| row.get(column)).collect());
+        cells.expect("runs").collect::<Result<_, _>>().expect("rows")
+    };
+    let text = blocks("sql").concat();
+    let answers: Vec<_> = text.split_inclusive(';').filter(|sql| sql.contains("SELECT")).map(rows).collect();
+    let [newest, hourly, missing] = &answers[..] else { panic!("three queries: {text}") };
+    assert_eq!(newest[0][2], Cell::Real(7.0));
+    assert_eq!(hourly[0][1], Cell::Real(5.5));
+    let name = |text: &str| Cell::Text(text.to_owned());
+    let expected = vec![name("gw"), name("telemetry"), Cell::Integer(8), Cell::Integer(10), Cell::Integer(11)];
+    assert_eq!(missing, &vec![expected]);
 }
 
 /// Who sees an event looks it up here, and must find what the gateway really tells.

@@ -71,6 +71,7 @@ use tokio_util::task::TaskTracker;
 pub use control::Control;
 pub use core::{NotTaken, Rejudged};
 pub use publisher::Publisher;
+pub use retained::CLIENT_BYTES_MAX as RETAINED_BYTES_MAX;
 pub use stats::{BrokerStats, SensorStats};
 
 use crate::access::Access;

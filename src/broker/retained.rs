@@ -21,8 +21,8 @@ use super::tree::Subscription;
 use crate::access::Identity;
 use crate::model::topic::matches;
 
-/// Bounds on what clients may leave here: they share a small box with everybody else.
-pub(super) const CLIENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes that clients may leave retained: they share a small box with everybody else.
+pub const CLIENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// And in number.
 pub(super) const CLIENT_COUNT_MAX: usize = 100_000;
 

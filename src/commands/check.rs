@@ -151,7 +151,7 @@ fn plan_json(loaded: &Loaded, forecast: &Forecast, args: &Args, page: &Page) -> 
         "samples_per_second": rate_json(forecast.samples),
         "uplinks": plan.uplinks.iter().map(|uplink| uplinks::json(plan, uplink)).collect::<Vec<_>>(),
         "bridges": plan.bridges.iter().map(bridges::json).collect::<Vec<_>>(),
-        "store": store::json(&plan.store, forecast.flash),
+        "store": store::json(plan, forecast.flash),
         "flash_bytes_per_day": rate_json(forecast.flash),
     });
     if args.tags {
@@ -173,7 +173,7 @@ fn write_plan(out: &mut Page, loaded: &Loaded, forecast: &Forecast, args: &Args)
         writeln!(out, "{} {}", if position == 0 { "no problems in" } else { "           and" }, file.display())?;
     }
     writeln!(out, "\ngateway {}: data in {}", plan.gateway.name, plan.gateway.data_dir.display())?;
-    store::write(out, &plan.store, forecast.flash)?;
+    store::write(out, plan, forecast.flash)?;
     doors::write(out, &doors::look(plan, &commands::plain_clock()))?;
     if let Some(trouble) = files::of_users(&plan.broker) {
         out.about("users_file");

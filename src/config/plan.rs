@@ -45,9 +45,9 @@ pub use page::PagePlan;
 pub use sparkplug::{Datatypes, HOST_TIMEOUT, SparkplugPlan};
 pub use tag::{Derivation, Limits, Scale, Source, TagPlan, ValueMap, Verify, WriteFunction, WritePlan};
 pub use uplink::{
-    BATCH_SAMPLES, Bind, Budget, Compress, Delivery, Downlink, Format, LOCAL_URL, Layout, MqttVersion, Overrun,
-    PathPlan, Period, Preset, ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan, UplinkStart,
-    UplinkTlsPlan, Use,
+    BATCH_SAMPLES, Bind, Budget, Compress, Delivery, Downlink, Format, KEEP_ALIVE_MIN_V5, LOCAL_URL, Layout,
+    MqttVersion, Overrun, PathPlan, Period, Preset, ProxyKind, ProxyPlan, Schedule, ServerPlan, Transport, UplinkPlan,
+    UplinkStart, UplinkTlsPlan, Use,
 };
 
 /// The whole of it.

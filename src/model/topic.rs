@@ -21,7 +21,8 @@ pub enum BadTopic {
     /// More than [`TOPIC_BYTES_MAX`] bytes.
     #[error("a topic has at most 1024 bytes")]
     TooLong,
-    /// U+0000 or another control character that would break logs and clients.
+    /// U+0000. Other control characters are allowed, though nobody should use them (MQTT 5, section 1.5.4): what shows or logs a
+    /// topic escapes them.
     #[error("a topic must not contain NUL")]
     Nul,
     /// `+` or `#` in a topic.

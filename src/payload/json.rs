@@ -40,7 +40,7 @@ pub struct Gap {
     pub from: Option<Wall>,
     /// Time of the last lost sample (`damaged`: of the record after it), if known.
     pub to: Option<Wall>,
-    /// `evicted`, `damaged`, `purged`, `store`, `clock` …
+    /// `evicted`, `damaged`, `purged`, `refused` or `store`: README, "Bridge to a cloud".
     pub reason: &'static str,
 }
 

@@ -92,6 +92,6 @@ pub struct OwedGap {
     pub from: Option<Stamp>,
     /// Last lost sample, if known.
     pub to: Option<Stamp>,
-    /// `evicted`, `damaged`, `purged`, `store`, `clock` …
+    /// `evicted`, `damaged`, `purged`, `refused` or `store`: README, "Bridge to a cloud".
     pub reason: String,
 }

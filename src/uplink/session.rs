@@ -12,7 +12,7 @@ use rumqttc::{AsyncClient, LastWill, MqttOptions, QoS, Transport, v5};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::plan::{Format, UplinkPlan, Use};
+use crate::config::plan::{Format, KEEP_ALIVE_MIN_V5, UplinkPlan, Use};
 use crate::config::preset::Limits;
 use crate::flow::clock::Clock;
 use crate::flow::stop::Stop;
@@ -58,8 +58,6 @@ const DOWN_BYTES_MAX: u32 = (down::MESSAGE_BYTES_MAX + (64 << 10)) as u32;
 const ANY_BYTES_MAX: usize = 32 << 20;
 /// MQTT's own limit (3.1.1, section 2.2.3): what the store holds must never be too large for rumqttc.
 const OUTGOING_BYTES_MAX: usize = 268_435_455;
-/// rumqttc's MQTT 5 client panics below this.
-const KEEP_ALIVE_MIN_V5: Duration = Duration::from_secs(5);
 /// Requests that may wait for rumqttc: more than the window, the commands to acknowledge, SUBSCRIBE and DISCONNECT.
 const REQUESTS_MAX: usize = PACKET_IDS as usize;
 /// A broker that falls over a record closes the connection at once; one that went silent has not fallen over anything.
@@ -301,7 +299,7 @@ impl<S: Source> Session<'_, S> {
         options
             .set_transport(Transport::Unix)
             .set_clean_start(self.down.is_none())
-            .set_keep_alive(self.plan.keep_alive.max(KEEP_ALIVE_MIN_V5))
+            .set_keep_alive(self.plan.keep_alive.max(KEEP_ALIVE_MIN_V5)) // it panics below
             .set_outgoing_inflight_upper_limit(PACKET_IDS)
             .set_max_packet_size(Some(incoming))
             .set_receive_maximum(Some(ARRIVALS_MAX))

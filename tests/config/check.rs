@@ -223,6 +223,19 @@ fn an_uplink_shows_its_servers_its_ways_in_their_order_and_what_they_cost() {
 }
 
 #[test]
+fn what_the_data_directory_holds_at_most_is_told_part_by_part() {
+    let plain = "data_dir holds 672MiB at most: samples 512MiB, sessions of local clients 64MiB, what clients leave \
+                 retained 32MiB, commands 64MiB";
+    let text = check(LINE, |_| ()).0;
+    assert!(text.contains(plain), "{text}");
+    assert_eq!(json(LINE)["store"]["content_max_size"], 672 << 20);
+    let bridge =
+        "[[bridge]]\nname = \"b\"\nurl = \"mqtt://h\"\nmax_size = \"100MiB\"\n[[bridge.topic]]\nfilter = \"x/#\"\n";
+    let text = check(&format!("{LINE}\n{bridge}"), |_| ()).0;
+    assert!(text.contains("holds 772MiB at most: samples 512MiB, bridges 100MiB, "), "{text}");
+}
+
+#[test]
 fn a_keep_alive_that_is_too_long_for_quic_behind_a_nat_is_told() {
     let plant = |keep_alive: &str| {
         let url = format!("url = \"quic://broker\"\nca_file = \"ca.pem\"\nkeep_alive = \"{keep_alive}\"");
@@ -230,6 +243,22 @@ fn a_keep_alive_that_is_too_long_for_quic_behind_a_nat_is_told() {
     };
     assert!(plant("30m").contains("  ! keep_alive 30m is long for quic://"), "{}", plant("30m"));
     assert!(!plant("20m").contains("keep_alive"), "{}", plant("20m"));
+}
+
+#[test]
+fn a_keep_alive_that_mqtt_5_makes_longer_is_told() {
+    let plant = |keys: &str| {
+        check(&LINE.replace("url = \"mqtt://broker\"", &format!("url = \"mqtt://broker\"\n{keys}")), |_| ()).0
+    };
+    let told = plant("keep_alive = \"2s\"");
+    assert!(told.contains("  ! keep_alive 2s is taken for 5s over MQTT 5"), "{told}");
+    for as_it_is in ["keep_alive = \"5s\"", "keep_alive = \"2s\"\nmqtt_version = \"3.1.1\""] {
+        assert!(!plant(as_it_is).contains("keep_alive"), "{as_it_is}");
+    }
+    let bridge =
+        "[[bridge]]\nname = \"far\"\nurl = \"mqtt://far\"\nkeep_alive = \"1s\"\n[[bridge.topic]]\nfilter = \"o/#\"\n";
+    let told = check(&format!("{LINE}{bridge}"), |_| ()).0;
+    assert!(told.contains("  ! keep_alive 1s is taken for 5s over MQTT 5"), "{told}");
 }
 
 #[test]

@@ -142,6 +142,27 @@ fn the_defaults_in_the_shipped_file_are_the_defaults() {
     assert_eq!(bare, same);
 }
 
+/// What is shown switched off is the default, or the comment above says what is so without it.
+#[test]
+fn what_the_shipped_file_shows_and_is_no_default_says_what_holds_without_it() {
+    let bridge = "[[bridge]]\nname = \"b\"\nurl = \"mqtt://h\"\n[[bridge.topic]]\nfilter = \"x/#\"";
+    let (bare, full) = (plan(bridge).bridges.remove(0), plan(&switched_on(works)).bridges.remove(0));
+    assert_eq!((bare.max_age, bare.uplink.max_rate, bare.uplink.tls.is_none()), (None, None, true));
+    assert_eq!((bare.max_size, bare.notifications), (full.max_size, full.notifications));
+    assert_eq!(
+        (bare.uplink.keep_alive, bare.uplink.session_expiry),
+        (full.uplink.keep_alive, full.uplink.session_expiry)
+    );
+    let section = SHIPPED.split_once("[[bridge]]").expect("bridges are shown").1;
+    for (key, words) in
+        [("#max_rate", "Not set: no limit"), ("#max_age", "max_age not set"), ("#stale_after", "Not set: neither")]
+    {
+        let (before, _) = section.split_once(&format!("\n{key} =")).expect(key);
+        let above: Vec<&str> = before.lines().rev().take(6).collect();
+        assert!(above.iter().any(|line| line.contains(words)), "{key}: {above:?}");
+    }
+}
+
 #[test]
 fn a_new_box_serves_itself_only_and_what_its_file_proposes_checks() {
     let new = plan(MINIMAL);

@@ -322,6 +322,21 @@ fn where_a_plugin_a_psk_or_prefixes_kept_clients_out_nobody_comes_in_without_a_n
 }
 
 #[test]
+fn where_nobody_has_a_password_no_name_is_said_to_need_one() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let base = "allow_anonymous true\nlistener 1883 127.0.0.1\n";
+    let (plan, told) = imported(home, base);
+    // As there: nobody looks at names, whoever comes is let in.
+    assert_eq!((plan.broker.users_file, plan.broker.listeners[0].anonymous), (None, Anonymous::ReadWrite));
+    assert!(!told.contains("password"), "{told}");
+    fs::write(home.join("rules"), "topic read a\nuser hmi\ntopic read b\n").expect("written");
+    let (plan, told) = imported(home, &format!("{base}acl_file rules\n"));
+    let users: Vec<_> = plan.broker.acl.iter().map(|rule| &*rule.user).collect();
+    assert!(users == ["anonymous"] && told.contains("\"hmi\" is left out"), "{users:?}: {told}");
+}
+
+#[test]
 fn where_the_user_name_was_the_client_id_a_pattern_asks_for_the_name_which_nobody_can_choose() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();

@@ -17,7 +17,10 @@ use crate::config::{self, GATEWAY, quoted};
 const NEEDLESS: [(&str, &str); 8] = [
     ("bridge_protocol_version", "5 is spoken where the other broker does, else 3.1.1"),
     ("try_private", "MQTT 5 says itself what must not come back"),
-    ("bridge_attempt_unsubscribe", "nothing is unsubscribed from"),
+    (
+        "bridge_attempt_unsubscribe",
+        "what was subscribed to before and is taken out is unsubscribed from, and nothing else",
+    ),
     ("restart_timeout", "a bridge tries again after 1 s, and more and more rarely"),
     ("idle_timeout", "it counts for lazy bridges, and there is none here"),
     ("threshold", "it counts for lazy bridges, and there is none here"),

@@ -129,12 +129,6 @@ fn general(mosquitto: &Mosquitto, rules: &[Rule], notes: &mut Notes) {
             format!("{} may also command tags that are writable, where write covers their topic and /set", rule.user);
         notes.add(Weight::Loud, "commands", text);
     }
-    let anonymous = mosquitto.listeners.iter().any(|listener| listener.anonymous == Some(true));
-    if anonymous && mosquitto.password_file.is_none() {
-        let text = "mosquitto lets in clients that give any name, without a look at their password; here a name needs a \
-                    password (ironbridge passwd), and clients without a name are the anonymous ones";
-        notes.add(Weight::Loud, "allow_anonymous", text);
-    }
 }
 
 /// Each listener that is carried over, and where it listens here. One that has to be moved to loopback and finds its place

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::files;
 use super::page::Page;
+use super::uplinks;
 use crate::config::plan::{BridgePlan, DownPlan, Plan};
 use crate::config::units::{write_duration, write_size};
 use crate::model::mapping::Mapping;
@@ -27,6 +28,7 @@ pub fn write(out: &mut Page, plan: &Plan) -> fmt::Result {
         let servers: Vec<String> = bridge.uplink.servers.iter().map(ToString::to_string).collect();
         let servers = servers.join(", then ");
         writeln!(out, "\nbridge {}: as {}, {servers}", bridge.uplink.name, bridge.uplink.client_id)?;
+        uplinks::warn_of_keep_alive(out, &bridge.uplink)?;
         if let Some(trouble) = files::of_uplink(&bridge.uplink) {
             out.warn(format_args!("disabled until this is put right: {trouble}"))?;
         }

@@ -1,4 +1,5 @@
-//! The store of `ironbridge check`: what it writes to flash, and how long a small flash stands that.
+//! The store of `ironbridge check`: how much disk it and all else in `data_dir` take at most, what it writes to flash, and
+//! how long a small flash stands that.
 //!
 //! The bytes are a forecast (`config::forecast`), the years a division: the whole of a 4 GB MLC eMMC of 3000 cycles, with
 //! the flash's own amplification of 1 (it writes what it is told) and 4 (it moves as much again three times). Other flash:
@@ -10,20 +11,41 @@ use serde_json::{Value, json};
 
 use super::figures::{bytes_text, rate_json, span};
 use super::page::Page;
+use crate::broker::RETAINED_BYTES_MAX;
 use crate::config::forecast::Rate;
-use crate::config::plan::StorePlan;
+use crate::config::plan::Plan;
 use crate::config::units::{write_duration, write_size};
+use crate::disk::journal;
 
 /// Bytes that 4 GB of MLC take before they wear out: 3000 cycles, as `cargo bench --bench flash` has it.
 const ENDURANCE: f64 = 4e9 * 3000.0;
 const AMPLIFICATION: f64 = 4.0;
 const DAYS_PER_YEAR: f64 = 365.25;
 
+/// Bytes that are kept in `data_dir` at most, part by part. Of samples and commands they are those of the files; what clients
+/// leave and are owed is counted as content, and a row of a quarter of a page of SQLite's takes a whole one. A file that was
+/// found damaged and write-ahead logs come beside it.
+fn disk(plan: &Plan) -> [(&'static str, u64); 5] {
+    [
+        ("samples", plan.store.max_size),
+        ("bridges", plan.bridges.iter().map(|bridge| bridge.max_size).sum()),
+        ("sessions of local clients", plan.broker.sessions.sessions_max_size),
+        ("what clients leave retained", RETAINED_BYTES_MAX as u64),
+        ("commands", journal::BYTES_MAX),
+    ]
+}
+
 /// For people; `flash` is bytes per day.
-pub fn write(out: &mut Page, store: &StorePlan, flash: Rate) -> fmt::Result {
+pub fn write(out: &mut Page, plan: &Plan, flash: Rate) -> fmt::Result {
+    let (store, disk) = (&plan.store, disk(plan));
     let age = store.max_age.map_or_else(String::new, |age| format!(", at most {} old", write_duration(age)));
     let interval = write_duration(store.commit_interval);
     writeln!(out, "store   at most {}{age}, a commit every {interval}", write_size(store.max_size))?;
+    let taken = disk.iter().filter(|(_, bytes)| *bytes > 0);
+    let parts: Vec<String> = taken.map(|(part, bytes)| format!("{part} {}", write_size(*bytes))).collect();
+    let all = disk.iter().map(|(_, bytes)| bytes).sum();
+    writeln!(out, "        data_dir holds {} at most: {};", write_size(all), parts.join(", "))?;
+    writeln!(out, "        what clients leave takes up to four times its bytes in the pages of broker.db")?;
     if flash.most > 0.0 {
         let (long, short) = (years(flash), years(flash.times(AMPLIFICATION)));
         writeln!(out, "        flash bytes per day {}, estimated", span(flash, bytes_text))?;
@@ -38,9 +60,11 @@ pub fn write(out: &mut Page, store: &StorePlan, flash: Rate) -> fmt::Result {
 }
 
 /// For scripts.
-pub fn json(store: &StorePlan, flash: Rate) -> Value {
+pub fn json(plan: &Plan, flash: Rate) -> Value {
+    let store = &plan.store;
+    let disk: u64 = disk(plan).iter().map(|(_, bytes)| bytes).sum();
     json!({
-        "max_size": store.max_size, "max_age_s": store.max_age.map(|age| age.as_secs()),
+        "max_size": store.max_size, "content_max_size": disk, "max_age_s": store.max_age.map(|age| age.as_secs()),
         "commit_interval_ms": super::figures::millis(store.commit_interval),
         "flash_bytes_per_day": rate_json(flash), "years_of_4_gb_mlc": rate_json(years(flash)),
     })

@@ -12,7 +12,9 @@ use super::figures::{budget_text, bytes_text, rate_json, span};
 use super::files;
 use super::page::Page;
 use crate::commands::cost::bill::{Bill, Course, Row, bill};
-use crate::config::plan::{Bind, Budget, Overrun, PathPlan, Plan, Preset, Schedule, Transport, UplinkPlan};
+use crate::config::plan::{
+    Bind, Budget, KEEP_ALIVE_MIN_V5, MqttVersion, Overrun, PathPlan, Plan, Preset, Schedule, Transport, UplinkPlan,
+};
 use crate::config::preset;
 use crate::config::units::{write_duration, write_size};
 use crate::model::number::Class;
@@ -31,14 +33,7 @@ pub fn write(out: &mut Page, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result {
     if uplink.is_local() {
         return writeln!(out, "  the broker of this gateway: no network, no bill");
     }
-    if uplink.servers.iter().any(|server| server.transport == Transport::Quic) && uplink.keep_alive > QUIC_KEEP_ALIVE {
-        out.warn(format_args!(
-            "keep_alive {} is long for quic://: an Ironbridge listener ends a connection after 30 min without a \
-             packet, which behind a NAT is a connect each time; at most {} is safe",
-            write_duration(uplink.keep_alive),
-            write_duration(QUIC_KEEP_ALIVE)
-        ))?;
-    }
+    warn_of_keep_alive(out, uplink)?;
     if let Some(trouble) = files::of_uplink(uplink) {
         out.warn(format_args!("disabled until this is put right: {trouble}"))?;
     }
@@ -54,6 +49,27 @@ pub fn write(out: &mut Page, plan: &Plan, uplink: &UplinkPlan) -> fmt::Result {
         out.about(format!("uplink {}, path {}", uplink.name, path.name));
         writeln!(out, "  path {place} {}: {}", path.name, path_words(path))?;
         write_course(out, &bill, course)?;
+    }
+    Ok(())
+}
+
+/// Where it is not what the other side would see of it, or too long for the way there. Of bridges, too.
+pub fn warn_of_keep_alive(out: &mut Page, uplink: &UplinkPlan) -> fmt::Result {
+    let keep_alive = write_duration(uplink.keep_alive);
+    let speaks_five =
+        uplink.mqtt_version != MqttVersion::V311 && preset::limits(uplink.preset).version != Some(MqttVersion::V311);
+    if speaks_five && uplink.keep_alive < KEEP_ALIVE_MIN_V5 {
+        let least = write_duration(KEEP_ALIVE_MIN_V5);
+        out.warn(format_args!(
+            "keep_alive {keep_alive} is taken for {least} over MQTT 5; mqtt_version = \"3.1.1\" takes it as it is"
+        ))?;
+    }
+    if uplink.servers.iter().any(|server| server.transport == Transport::Quic) && uplink.keep_alive > QUIC_KEEP_ALIVE {
+        out.warn(format_args!(
+            "keep_alive {keep_alive} is long for quic://: an Ironbridge listener ends a connection after 30 min without a \
+             packet, which behind a NAT is a connect each time; at most {} is safe",
+            write_duration(QUIC_KEEP_ALIVE)
+        ))?;
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ pub struct UplinkPlan {
     pub reserve: f64,
     /// `overrun`
     pub overrun: Overrun,
-    /// MQTT keep alive, 1 s ..= 18 h.
+    /// MQTT keep alive, 1 s ..= 18 h; over MQTT 5 at least [`KEEP_ALIVE_MIN_V5`].
     pub keep_alive: Duration,
     /// `commands`
     pub commands: Downlink,
@@ -247,6 +247,9 @@ pub enum MqttVersion {
     /// `5`
     V5,
 }
+
+/// A shorter `keep_alive` is taken for this over MQTT 5: the client knows no shorter one there.
+pub const KEEP_ALIVE_MIN_V5: Duration = Duration::from_secs(5);
 
 /// `preset`: the published limits of a cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -318,7 +318,6 @@ fn reason(stored: &str) -> &'static str {
         "evicted" => "evicted",
         "damaged" => "damaged",
         "purged" => "purged",
-        "clock" => "clock",
         "refused" => "refused",
         _ => "store",
     }
