@@ -232,7 +232,7 @@ fn block(bytes: &[u8]) -> Option<Block> {
 
 /// Is the CRC at this place right? `None`: there is none.
 fn is_checked(bytes: &[u8], place: usize) -> Option<bool> {
-    Some(crc32fast::hash(&bytes[..place]).to_le_bytes() == bytes.get(place..place + 4)?)
+    Some(crc32fast::hash(bytes.get(..place)?).to_le_bytes() == bytes.get(place..place + 4)?)
 }
 
 fn given_up(bytes: &[u8], place: usize) -> Option<PerClass<u64>> {
@@ -327,6 +327,20 @@ mod tests {
         assert_eq!(read(&path).0, Found::Marks(at(1)));
         std::fs::write(&path, b"").expect("emptied");
         assert_eq!(read(&path).0, Found::Nothing);
+    }
+
+    #[test]
+    fn a_block_whose_length_points_anywhere_is_no_block_and_the_one_before_counts() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("marks");
+        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
+        marks.write(&at(1), &[]).expect("written");
+        marks.write(&at(2), &[]).expect("written");
+        let newer = File::options().write(true).open(&path).expect("open");
+        for length in (1..=u16::MAX).step_by(7).chain([u16::MAX]) {
+            newer.write_all_at(&length.to_le_bytes(), HEAD as u64).expect("damaged");
+            assert_eq!(read(&path).0, Found::Marks(at(1)), "{length}");
+        }
     }
 
     #[test]
