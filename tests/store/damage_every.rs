@@ -9,6 +9,7 @@ use crate::subject;
 use crate::witness;
 use crate::workload;
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use powercut::{Disk, Image};
@@ -111,7 +112,8 @@ impl Left {
         image.write(&dir, &self.disk.places());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let audit = Audit { damage: true, id: FRESH, ..Audit::of(&dir, MAX_SIZE) };
-        runtime.block_on(audit.run(&self.said))
+        std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(audit.run(&self.said))))
+            .unwrap_or_else(|_| Err(vec!["panicked, as told above".to_owned()]))
     }
 
     fn older_path(&self, name: &Path) -> PathBuf {
