@@ -175,15 +175,15 @@ fn latest_wall(known: &Contents) -> Option<i64> {
 }
 
 impl Boots {
-    /// Opens `meta.db`; if it is damaged it is set aside and its copy taken; without one a new file is begun (contents
-    /// `None`).
+    /// Opens `meta.db`; if it is damaged it is set aside and its copy taken; without one a new file is begun. Contents
+    /// `None`: it is new, or was new when an earlier start did not come to fill it.
     fn open_meta(&mut self) -> Result<(Meta, Option<Contents>), Fault> {
         let path = self.directory.file(META);
         if path.try_exists()? {
             // Looked at before it is opened for writing: one of a newer version is not to be touched.
             let open = || Meta::look(&path).and_then(|_| Meta::open(&path));
             let fault = match open() {
-                Ok((meta, contents)) => return Ok((meta, Some(contents))),
+                Ok((meta, contents)) => return Ok((meta, contents.is_filled().then_some(contents))),
                 Err(fault) if fault.is_damage() || matches!(fault, Fault::Refused(_)) => fault,
                 Err(fault) => return Err(fault),
             };
@@ -210,7 +210,7 @@ impl Boots {
             File::open(&path)?.sync_all()?; // before anything in a log refers to it
             if let Ok((meta, contents)) = Meta::open(&path) {
                 tracing::warn!("meta.db is missing; its copy is used");
-                return Ok((meta, Some(contents)));
+                return Ok((meta, contents.is_filled().then_some(contents)));
             }
             self.directory.remove_database(META)?;
         }
@@ -388,9 +388,9 @@ fn ends(chunk: &ChunkReader, name: ChunkName, with_tags: bool) -> Result<Option<
         return Err(Fault::Damaged("the file is not what its name says".into()));
     }
     let (Some(first), Some(last)) = (chunk.first()?, chunk.last()?) else { return Ok(None) };
-    segment::check(Place { class: info.class, epoch: info.epoch }, &last)?;
-    if first.first < 1 || first.first > last.first {
-        return Err(Fault::Damaged("the first segment has no valid number".into()));
+    // Both: a first number that is none claims what other chunks hold.
+    for end in [&first, &last] {
+        segment::check(Place { class: info.class, epoch: info.epoch }, end)?;
     }
     let tags = if with_tags { chunk.tags()? } else { Vec::new() };
     let times = Times::of(&first).and(Times::of(&last));

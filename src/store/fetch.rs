@@ -228,7 +228,7 @@ fn read(shared: &Shared, open: &mut Open, request: &Request) -> Result<Page, Fau
             // Nothing at or after this place.
             return Ok(if items.is_empty() { Page::Lost(span(at, request.upto)) } else { Page::Items(items, at) });
         };
-        let missing = (row.first > at.seq).then_some(row.first - 1);
+        let missing = (row.first > at.seq).then(|| row.first - 1);
         let unpacked = if missing.is_some() { Ok(Vec::new()) } else { segment::unpack(place, &row) };
         match (missing, unpacked) {
             (None, Ok(records)) => open.segment = Some((row.first, row.last, records)),
@@ -237,7 +237,7 @@ fn read(shared: &Shared, open: &mut Open, request: &Request) -> Result<Page, Fau
             (None, Err(_)) => {
                 let next = rows.next().map(|row| row.first - 1);
                 let next = next.or_else(|| Some(open.chunk.segments_from(row.first + 1, 2).ok()?.get(1)?.first - 1));
-                return Ok(Page::Lost(span(at, next.unwrap_or(request.upto))));
+                return Ok(Page::Lost(span(at, next.unwrap_or(request.upto).max(at.seq))));
             }
         }
     }

@@ -216,15 +216,8 @@ impl Store {
     pub fn start(self, end: DurableEnd, clock: Clock, notices: Notices) -> StoreHandle {
         let stats = Arc::<StoreStats>::default();
         stats.max_bytes.set(self.opening.max_size);
-        let shared = Arc::new(Shared {
-            directory: Directory::at(&self.opening.dir),
-            state: Mutex::new(State::empty()),
-            progress: watch::Sender::new(0),
-            cursors_due: Notify::new(),
-            stats,
-            routes: Mutex::new(self.opening.uplinks.iter().map(|route| route.name.clone()).collect()),
-            late_fix: Mutex::default(),
-        });
+        let routes = self.opening.uplinks.iter().map(|route| route.name.clone()).collect();
+        let shared = Arc::new(Shared { stats, routes: Mutex::new(routes), ..Shared::at(&self.opening.dir) });
         let (control, inbox) = mpsc::channel(CONTROL_WAITING_MAX);
         let (finished, done) = watch::channel(());
         let writer = writer::Writer::new(self.opening, Arc::clone(&shared), clock, notices);
@@ -268,6 +261,18 @@ struct Shared {
 }
 
 impl Shared {
+    fn at(dir: &Path) -> Self {
+        Self {
+            directory: Directory::at(dir),
+            state: Mutex::new(State::empty()),
+            progress: watch::Sender::new(0),
+            cursors_due: Notify::new(),
+            stats: Arc::default(),
+            routes: Mutex::default(),
+            late_fix: Mutex::default(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.hold()
     }
@@ -314,17 +319,22 @@ impl StoreHandle {
         Arc::clone(&self.shared.stats)
     }
 
-    /// Resolves when the writer has come to it, or is gone: it is not stuck. Cancel-safe.
+    /// Resolves when the writer has come to it: it is not stuck. Never, if it is gone. Cancel-safe.
     pub async fn answers(&self) {
         let (done, answered) = oneshot::channel();
-        let _ = self.control.send(Control::Answer(done)).await.is_ok() && answered.await.is_ok();
+        if self.control.send(Control::Answer(done)).await.is_err() || answered.await.is_err() {
+            std::future::pending().await
+        }
     }
 
-    /// Resolves when the durable lane is closed and everything that was in it is committed (or declared). Cancel-safe.
+    /// Resolves when the durable lane is closed and everything that was in it is committed (or declared), or when the
+    /// writer is gone, and with it everything it had. Cancel-safe.
     pub async fn ended(&self) {
-        let mut progress = self.shared.progress.subscribe();
-        // An error means that the writer is gone, and with it everything it had.
-        let _ = progress.wait_for(|_| self.shared.state().ended).await;
+        let (mut progress, mut done) = (self.shared.progress.subscribe(), self.done.clone());
+        tokio::select! {
+            _ = progress.wait_for(|_| self.shared.state().ended) => {}
+            () = async { while done.changed().await.is_ok() {} } => {}
+        }
     }
 
     /// Gives this handle back and resolves when the writer has saved everything and ended. Other handles and readers
@@ -333,5 +343,26 @@ impl StoreHandle {
         let Self { shared, control, mut done, .. } = self;
         drop((control, shared));
         while done.changed().await.is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_panicked_has_ended_and_gives_no_sign_of_life() {
+        let home = tempfile::tempdir().expect("a directory");
+        let ((control, inbox), (finished, done)) = (mpsc::channel::<Control>(1), watch::channel(()));
+        let handle = StoreHandle { shared: Arc::new(Shared::at(home.path())), control, done };
+        let writer = std::thread::spawn(move || {
+            let _its = (inbox, finished);
+            panic!("as a bug would");
+        });
+        assert!(writer.join().is_err());
+        let long = Duration::from_secs(3600);
+        assert_eq!(tokio::time::timeout(long, handle.ended()).await, Ok(()));
+        assert!(tokio::time::timeout(long, handle.answers()).await.is_err());
     }
 }

@@ -303,15 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_clock_fix_that_meets_a_busy_writer_is_remembered_when_it_has_time() {
         let home = tempfile::tempdir().expect("a directory");
-        let shared = Arc::new(Shared {
-            directory: Directory::at(home.path()),
-            state: std::sync::Mutex::new(State::empty()),
-            progress: watch::Sender::new(0),
-            cursors_due: tokio::sync::Notify::new(),
-            stats: Arc::<StoreStats>::default(),
-            routes: std::sync::Mutex::default(),
-            late_fix: std::sync::Mutex::default(),
-        });
+        let shared = Arc::new(Shared::at(home.path()));
         let ((control, mut inbox), (_finished, done)) = (mpsc::channel(1), watch::channel(()));
         let handle = StoreHandle { shared: Arc::clone(&shared), control, done };
         let fix = |unix_ms| Fix { at: Stamp { boot: Boot(1), micros: 5 }, unix_ms };

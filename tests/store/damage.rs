@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ironbridge::config::plan::UplinkStart;
+use ironbridge::disk::meta::Meta;
 use ironbridge::flow::clock::Fix;
 use ironbridge::model::number::{Class, Epoch, Seq};
+use ironbridge::model::sample::Batch;
+use ironbridge::model::tag::{DataType, DeviceIx, TagIx};
 use ironbridge::model::time::{Boot, Certainty, Stamp, Wall};
-use ironbridge::store::{Item, Opening, OwedGap, inspect, open};
+use ironbridge::store::{Item, Opening, OwedBody, OwedGap, inspect, open};
 use support::*;
 
 /// Stores and delivers some telemetry; returns its epoch.
@@ -225,6 +228,89 @@ async fn a_meta_file_of_a_newer_version_is_set_aside_untouched_and_one_that_is_g
         assert!(items.iter().all(|item| matches!(item, Item::Record(owed)
             if matches!(&owed.body, ironbridge::store::OwedBody::Sample { tag, .. } if tag.name == "telemetry"))));
     }
+}
+
+const MANY: u64 = 120_000;
+
+/// What no packing makes smaller.
+fn mixed(n: u64) -> u64 {
+    let n = (n ^ n << 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (n ^ n >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+}
+
+/// More than goes into one chunk, after one value of a tag of its own; the chunks in order. A chunk is finished between runs.
+async fn several_chunks(home: &Path) -> Vec<PathBuf> {
+    let mut opening = Opening { max_size: 4 * 1024 * 1024, ..opening(home) };
+    opening.tags.push(tag("early", DataType::Uint64, Class::Telemetry));
+    let early = TagIx(u32::try_from(opening.tags.len()).expect("few") - 1);
+    for part in 0..3 {
+        let running = start(opening.clone());
+        if part == 0 {
+            let samples = vec![sample(early.0, 7, running.clock.now())];
+            running.hub.emit(Batch { device: DeviceIx(0), samples }).await;
+        }
+        let values = (part * MANY / 3).max(1)..(part + 1) * MANY / 3;
+        let count = values.end - values.start + u64::from(part == 0);
+        running.emit(Class::Telemetry, values.map(mixed)).await;
+        running.settled(count).await;
+        running.close().await;
+    }
+    let mut chunks: Vec<PathBuf> = std::fs::read_dir(home)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            path.to_string_lossy().contains("chunk-telemetry") && path.extension().is_some_and(|e| e == "db")
+        })
+        .collect();
+    chunks.sort();
+    assert!(chunks.len() > 1);
+    chunks
+}
+
+#[tokio::test]
+async fn a_meta_file_that_was_begun_anew_and_never_filled_gives_no_record_to_another_tag() {
+    let home = tempfile::tempdir().expect("a directory");
+    several_chunks(home.path()).await;
+    let meta = home.path().join("meta.db");
+    std::fs::remove_file(home.path().join("meta.copy")).expect("removed");
+    std::fs::remove_file(&meta).expect("removed");
+    drop(Meta::create(&meta).expect("as a start leaves it whose power is cut"));
+    // Other tags before those that are there: whoever gives numbers anew gives theirs away.
+    let mut other = opening(home.path());
+    let new = (0..8).map(|n| tag(&format!("new-{n}"), DataType::Uint64, Class::Telemetry));
+    other.tags.splice(0..0, new);
+    let running = start(other);
+    let mut reader = running.store.reader("cloud").expect("routed");
+    let items = drain(&mut reader, 10).await;
+    let name = |item: &Item| match item {
+        Item::Record(owed) => match &owed.body {
+            OwedBody::Sample { tag, .. } => tag.name.to_string(),
+            _ => String::new(),
+        },
+        Item::Gap(_) => String::new(),
+    };
+    assert_eq!((name(&items[0]), name(&items[1])), ("early".into(), "telemetry".into()));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn a_first_number_that_flipped_costs_its_own_segment_and_nothing_of_other_chunks() {
+    let home = tempfile::tempdir().expect("a directory");
+    let chunks = several_chunks(home.path()).await;
+    let file = rusqlite::Connection::open(&chunks[1]).expect("opens");
+    let (first, last): (i64, i64) = file
+        .query_row("SELECT first, last FROM segment ORDER BY first LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("a segment");
+    file.execute("UPDATE segment SET first = 9 WHERE first = ?1", [first]).expect("as a bit flips");
+    drop(file);
+    let (first, last) = (first.unsigned_abs(), last.unsigned_abs());
+    let items = rest(home.path()).await;
+    let [gap] = gaps(&items)[..] else { panic!("one gap: {:?}", gaps(&items)) };
+    assert_eq!((gap.first.0, gap.last.0, gap.reason.as_str()), (first, last, "damaged"));
+    let values = items.iter().filter_map(told).skip(1).map(|(_, value)| value);
+    let there = (1..MANY).filter(|n| !(first..=last).contains(&(n + 1))).map(mixed);
+    assert!(values.eq(there.chain([4711])));
 }
 
 #[tokio::test]
