@@ -21,6 +21,7 @@ use crate::model::number::Class;
 use super::database::{self, BUSY_MOMENT, Layout, PAGE};
 use super::fault::Fault;
 use super::image;
+use super::plausible::{unsigned, unsigned_if_known};
 
 const LAYOUT: Layout = Layout { application: 0x4942_4348, version: 2 };
 
@@ -218,12 +219,11 @@ impl ChunkReader {
     pub fn info(&self) -> Result<ChunkInfo, Fault> {
         let sql = "SELECT class, number, epoch, previous_epoch, previous_seq FROM chunk";
         let (class, number, epoch, epoch_before, seq_before) = self.connection.query_row(sql, [], |row| {
-            let (before, seq): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
-            Ok((row.get::<_, u8>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, before, seq))
+            let before = (unsigned_if_known(row, 3)?, unsigned_if_known(row, 4)?);
+            Ok((row.get::<_, u8>(0)?, unsigned(row, 1)?, unsigned(row, 2)?, before.0, before.1))
         })?;
         let class = Class::from_code(class).ok_or_else(|| Fault::Damaged(format!("class {class} does not exist")))?;
-        let previous = epoch_before.map(|epoch| (epoch.cast_unsigned(), seq_before.map(i64::cast_unsigned)));
-        Ok(ChunkInfo { class, number: number.cast_unsigned(), epoch: epoch.cast_unsigned(), previous })
+        Ok(ChunkInfo { class, number, epoch, previous: epoch_before.map(|epoch| (epoch, seq_before)) })
     }
 
     /// Its first segment; `None` when it holds none.

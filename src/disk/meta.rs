@@ -1,7 +1,7 @@
 //! `meta.db`: what a store must know beside its chunks, as plain rows.
 //!
 //! Small: it is read whole at start and then only written. Every change is an [`Edit`]; edits are idempotent, so that a
-//! commit of unknown outcome is simply made again.
+//! commit of unknown outcome is simply made again. No row has a checksum: see `plausible`.
 //!
 //! ```text
 //! application_id 0x49424D45 ("IBME"), user_version 1
@@ -24,6 +24,7 @@ use super::database::{self, BUSY_MOMENT, Lasting, Layout, PAGE};
 use super::fault::Fault;
 use super::image;
 use super::meter::{self, MeterRow};
+use super::plausible::{self, timed, unsigned, unsigned_if_known, within};
 
 const LAYOUT: Layout = Layout { application: 0x4942_4D45, version: 1 };
 
@@ -349,11 +350,10 @@ fn read(connection: &Connection) -> Result<Contents, Fault> {
     let contents = Contents {
         tags: rows(&moment, "SELECT id, device, name, topic, type FROM tag ORDER BY id", TagRow::read)?,
         epochs: rows(&moment, "SELECT * FROM epoch ORDER BY class, ordinal", |row| {
-            let previous = row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned);
-            let previous_seq = row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned);
+            let (previous, previous_seq) = (unsigned_if_known(row, 3)?, unsigned_if_known(row, 4)?);
             Ok(EpochRow {
                 class: row.get(0)?,
-                ordinal: row.get(1)?,
+                ordinal: unsigned(row, 1)?.cast_signed(),
                 epoch: unsigned(row, 2)?,
                 previous: previous.map(|epoch| (epoch, previous_seq)),
                 last: unsigned(row, 5)?,
@@ -362,19 +362,23 @@ fn read(connection: &Connection) -> Result<Contents, Fault> {
         })?,
         losses: rows(&moment, "SELECT * FROM loss ORDER BY class, epoch, first", |row| read_loss(row, 0))?,
         owed: rows(&moment, "SELECT * FROM owed ORDER BY id", |row| {
-            Ok(OwedRow { id: row.get(0)?, uplink: row.get(1)?, loss: read_loss(row, 2)? })
+            Ok(OwedRow { id: unsigned(row, 0)?.cast_signed(), uplink: row.get(1)?, loss: read_loss(row, 2)? })
         })?,
         cursors: rows(&moment, "SELECT * FROM cursor", |row| {
             let (epoch, acked) = (unsigned(row, 2)?, unsigned(row, 3)?);
             Ok(CursorRow { uplink: row.get(0)?, class: row.get(1)?, epoch, acked, ranges: row.get(4)? })
         })?,
-        boots: rows(&moment, "SELECT number, token FROM boot ORDER BY number", |row| Ok((row.get(0)?, row.get(1)?)))?,
-        fixes: rows(&moment, "SELECT boot, micros, unix_ms FROM fix ORDER BY boot, micros", |row| {
-            Ok(FixRow { at: (row.get(0)?, row.get(1)?), unix_ms: row.get(2)? })
+        boots: rows(&moment, "SELECT number, token FROM boot ORDER BY number", |row| {
+            within(0, row.get(0)?, 0..=i32::MAX.into())?; // a next one finds room
+            Ok((row.get(0)?, row.get(1)?))
         })?,
-        values: rows(&moment, "SELECT name, number FROM value", |row| Ok((row.get(0)?, row.get(1)?)))?,
+        fixes: rows(&moment, "SELECT boot, micros, unix_ms FROM fix ORDER BY boot, micros", |row| {
+            Ok(FixRow { at: (row.get(0)?, timed(row, 1)?), unix_ms: timed(row, 2)? })
+        })?,
+        values: rows(&moment, "SELECT name, number FROM value", |row| Ok((row.get(0)?, timed(row, 1)?)))?,
         meters: meter::read(&moment)?,
     };
+    plausible::agree(&contents)?;
     Ok(contents)
 }
 
@@ -384,13 +388,9 @@ fn rows<T>(at: &Connection, sql: &str, read: impl Fn(&Row<'_>) -> rusqlite::Resu
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column).map(i64::cast_unsigned)
-}
-
 fn read_loss(row: &Row<'_>, start: usize) -> rusqlite::Result<LossRow> {
     let stamp = |column: usize| -> rusqlite::Result<Option<StampRow>> {
-        Ok(row.get::<_, Option<u32>>(column)?.zip(row.get::<_, Option<i64>>(column + 1)?))
+        row.get::<_, Option<u32>>(column)?.map(|boot| Ok((boot, timed(row, column + 1)?))).transpose()
     };
     Ok(LossRow {
         class: row.get(start)?,

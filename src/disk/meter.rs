@@ -15,6 +15,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::plausible::{timed, unsigned, within};
+
 pub(super) const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS meter (uplink TEXT, path TEXT, period INTEGER, number INTEGER,
     bytes INTEGER NOT NULL, bound INTEGER NOT NULL, told INTEGER NOT NULL, behind INTEGER,
@@ -24,6 +26,8 @@ pub(super) const TABLE: &str =
 pub const DAYS_KEPT: i64 = 62;
 /// History of months.
 pub const MONTHS_KEPT: i64 = 24;
+/// No day or month of any clock has this number.
+const NUMBER_MAX: i64 = 1 << 27;
 
 /// A row of `meter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,11 +98,11 @@ pub(super) fn read(at: &Connection) -> rusqlite::Result<Vec<MeterRow>> {
             uplink: row.get(0)?,
             path: row.get(1)?,
             period: row.get(2)?,
-            number: row.get(3)?,
-            bytes: row.get::<_, i64>(4)?.cast_unsigned(),
-            bound: row.get::<_, i64>(5)?.cast_unsigned(),
+            number: within(3, row.get(3)?, -1..=NUMBER_MAX)?,
+            bytes: unsigned(row, 4)?,
+            bound: unsigned(row, 5)?,
             told: row.get(6)?,
-            behind: row.get(7)?,
+            behind: row.get::<_, Option<i64>>(7)?.map(|_| timed(row, 7)).transpose()?,
         })
     })?;
     rows.collect()

@@ -4,7 +4,8 @@
 //! thread of its own.
 //!
 //! `database` opening and layouts · `fault` what can go wrong · `directory` files and bytes of a store ·
-//! `image` whether a file is damaged, beyond doubt · `patience` how long one is waited for that the medium refuses ·
+//! `image` whether a file is damaged, beyond doubt · `plausible` numbers that nobody can have written ·
+//! `patience` how long one is waited for that the medium refuses ·
 //! `chunk` segments of one class · `meta` everything else a store must know (`meter` one table of it, `copy` when it is copied) ·
 //! `marks` high-water marks, kept apart · `received` the receiver's database · `tail` what is not in a chunk yet ·
 //! `journal` commands, before they are acknowledged · `ledger` what the broker keeps · `learned` what was learned about devices ·
@@ -23,6 +24,7 @@ pub mod marks;
 pub mod meta;
 pub mod meter;
 mod patience;
+mod plausible;
 pub mod received;
 pub mod tail;
 pub mod whole;

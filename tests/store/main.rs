@@ -30,6 +30,7 @@ mod kill;
 mod live_first;
 mod messages;
 mod model;
+mod numbers;
 mod power_cuts;
 mod purge;
 mod readers;

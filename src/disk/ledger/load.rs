@@ -14,12 +14,10 @@ use super::{OWED_IDS, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
 use crate::disk::image;
+use crate::disk::plausible::{unsigned, unsigned_if_known};
 
 /// The least distance between the highest ordinal on disk and the first one after a restart.
 const JUMP: u64 = 1024;
-
-/// Ordinals, keys and sums never come to this; so far there is room for adding to them.
-const COUNTED_MAX: u64 = 1 << 60;
 
 /// Clients' retained messages, before there was a ledger.
 const BEFORE: &str = "retained.db";
@@ -265,7 +263,7 @@ fn read_session(row: &SqlRow<'_>) -> rusqlite::Result<SessionRow> {
         expiry_s: row.get(4)?,
         left_unix_ms: row.get(5)?,
         dropped: unsigned(row, 6)?,
-        sent_below: row.get::<_, Option<i64>>(7)?.map(|number| counted(7, number)).transpose()?,
+        sent_below: unsigned_if_known(row, 7)?,
     })
 }
 
@@ -280,14 +278,4 @@ fn read_sensor(row: &SqlRow<'_>) -> rusqlite::Result<SensorRow> {
     let (ids, _) = known.as_chunks::<10>();
     let known = ids.iter().map(|[high, low, name @ ..]| (u16::from_be_bytes([*high, *low]), u64::from_be_bytes(*name)));
     Ok(SensorRow { will, known: known.collect() })
-}
-
-fn unsigned(row: &SqlRow<'_>, column: usize) -> rusqlite::Result<u64> {
-    counted(column, row.get(column)?)
-}
-
-/// A number that was counted up from nothing. One that nobody can have come to was not written by us: that is damage.
-pub(super) fn counted(column: usize, number: i64) -> rusqlite::Result<u64> {
-    let wrong = rusqlite::Error::IntegralValueOutOfRange(column, number);
-    u64::try_from(number).ok().filter(|number| *number <= COUNTED_MAX).ok_or(wrong)
 }

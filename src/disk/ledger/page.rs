@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, params};
 
 use super::batch::Changes;
-use super::load::counted;
 use super::rows::{Ended, MessageRow, OwedRow, SessionId};
 use super::tables::{QOS, RELEASED, RETAIN};
 use crate::disk::fault::Fault;
+use crate::disk::plausible::unsigned;
 
 /// So many are told of at a time.
 const ENDED_MAX: usize = 16 * 1024;
@@ -73,7 +73,7 @@ pub(super) fn ended(
     while found.len() < ENDED_MAX
         && let Some(row) = rows.next()?
     {
-        let (ordinal, bytes) = (counted(0, row.get(0)?)?, counted(1, row.get(1)?)?);
+        let (ordinal, bytes) = (unsigned(row, 0)?, unsigned(row, 1)?);
         let is_gone = |changes: &Changes| {
             changes.forget || changes.settled.contains(&ordinal) || changes.released.contains(&ordinal)
         };
@@ -90,7 +90,7 @@ fn read_row(row: &Row<'_>) -> Result<OwedRow, Fault> {
     let identifiers = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
     let message = if released { Arc::default() } else { Arc::new(read_message(row)?) };
     Ok(OwedRow {
-        ordinal: counted(0, row.get(0)?)?,
+        ordinal: unsigned(row, 0)?,
         message,
         qos: flags & QOS,
         retain: flags & RETAIN != 0,

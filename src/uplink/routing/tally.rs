@@ -99,18 +99,19 @@ impl Tally {
         let Some(row) = of(code(self.period)).max_by_key(|row| row.number) else { return };
         let saved = (row.number != UNKNOWN).then_some(row.number);
         let is_history = self.number.is_some() && saved.is_some() && self.number > saved;
-        let before: u64 = of(code(self.period) + UNDATED).map(|row| row.bound).sum();
+        let before = of(code(self.period) + UNDATED).fold(0u64, |sum, row| sum.saturating_add(row.bound));
         self.undated_saved = before > 0;
         match &mut self.undated {
-            Some(undated) => *undated += before,
-            None if is_history => self.bytes += before, // the fix came first, and began a new period
+            Some(undated) => *undated = undated.saturating_add(before),
+            // The fix came first, and began a new period.
+            None if is_history => self.bytes = self.bytes.saturating_add(before),
             None => {}
         }
         if is_history {
             return;
         }
         self.number = saved.or(self.number);
-        self.bytes += row.bound;
+        self.bytes = self.bytes.saturating_add(row.bound);
         self.told |= row.told;
         self.behind = row.behind;
     }
@@ -179,7 +180,7 @@ impl Tally {
             period: code(self.period),
             number: self.number.unwrap_or(UNKNOWN),
             bytes: self.bytes,
-            bound: self.bytes + ahead,
+            bound: self.bytes.saturating_add(ahead),
             told: self.told,
             behind: self.behind,
         }
@@ -200,7 +201,7 @@ impl Tally {
             period: code(self.period) + UNDATED,
             number: UNKNOWN,
             bytes: undated.unwrap_or(0),
-            bound: undated.map_or(0, |bytes| bytes + ahead),
+            bound: undated.map_or(0, |bytes| bytes.saturating_add(ahead)),
             told: 0,
             behind: None,
         })
@@ -383,6 +384,9 @@ mod tests {
         let mut month = Tally::new(Period::Month);
         month.adopt(&rows, "");
         assert_eq!(month.bytes, 0);
+        // A sum that nobody can have counted panics nowhere.
+        again.adopt(&[MeterRow { bound: u64::MAX, ..rows[1].clone() }], "");
+        assert_eq!((again.bytes, again.row("u", "", 5).bound), (u64::MAX, u64::MAX));
         // The store could be opened only after some bytes had gone out.
         let mut late = counted(Period::Day);
         late.adopt(&rows, "lte");
