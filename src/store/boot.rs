@@ -276,7 +276,7 @@ impl Boots {
             if let Some(life) = stream.life_mut(ordinal) {
                 life.last = life.last.max(look.last);
             }
-            stream.hold(Held { name, span: Span { ordinal, first: look.first, last: look.last }, times: look.times });
+            stream.found(Held { name, span: Span { ordinal, first: look.first, last: look.last }, times: look.times });
         }
     }
 

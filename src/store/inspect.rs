@@ -144,7 +144,7 @@ pub(super) fn look(dir: &Path) -> Result<Holdings, LookError> {
                 bytes[name.class] += path.metadata().map_or(0, |about| about.len());
                 let stream = state.stream_mut(name.class);
                 if let Some(ordinal) = stream.ordinal_of(epoch) {
-                    stream.hold(Held { name, span: Span { ordinal, first, last }, times });
+                    stream.found(Held { name, span: Span { ordinal, first, last }, times });
                     if let Some(life) = stream.life_mut(ordinal) {
                         life.last = life.last.max(last);
                     }

@@ -179,6 +179,18 @@ impl Stream {
         holes
     }
 
+    /// Adds a chunk that lies on the disk: its numbers were not evicted, whatever `meta.db` says of its epoch. A number there
+    /// that is wrong must not pass over records; a chunk whose eviction a crash cut short is evicted once more.
+    pub(super) fn found(&mut self, held: Held) {
+        let Span { ordinal, first, .. } = held.span;
+        let class = self.class;
+        if let Some(life) = self.life_mut(ordinal).filter(|life| life.evicted >= first) {
+            tracing::warn!(class = %class, first, evicted = life.evicted, "what counts as evicted is there");
+            life.evicted = first.saturating_sub(1);
+        }
+        self.hold(held);
+    }
+
     /// Adds a chunk, or moves the end of one.
     pub(super) fn hold(&mut self, held: Held) {
         self.chunks.retain(|old| old.name != held.name);

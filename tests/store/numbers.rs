@@ -120,6 +120,17 @@ async fn more_evicted_or_acknowledged_than_there_was_is_damage() {
 }
 
 #[tokio::test]
+async fn what_a_chunk_holds_was_not_evicted_whatever_stands_in_its_row() {
+    let home = owing().await;
+    change(&home.path().join("meta.db"), "UPDATE epoch SET evicted = 200 WHERE class = 2");
+    let seen = ironbridge::store::inspect::status(home.path()).expect("readable");
+    let held = seen.streams.iter().find(|stream| stream.stream == "telemetry").expect("one").first;
+    assert_eq!(held.map(|(_, first)| first), Some(1), "from outside as well");
+    all_of_it(&rest(home.path()).await, "evicted");
+    assert!(!is_aside(home.path()), "nothing says that the rest is wrong");
+}
+
+#[tokio::test]
 async fn a_time_that_no_clock_comes_to_is_damage_and_the_copy_knows_better() {
     for sql in [
         "UPDATE fix SET unix_ms = -9223372036854775808 WHERE micros >= 0",
