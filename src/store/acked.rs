@@ -1,7 +1,8 @@
 //! Where uplinks stand, in the marks: written with each commit, so that a crash makes few records go out twice.
 //!
-//! Pure. `meta.db` has the same, later, and all of it; of the two, what goes further counts. Both only ever say what was
-//! acknowledged.
+//! Pure. `meta.db` has the same, later, and all of it. Of a stream that both know, the marks are believed, for they have a
+//! checksum: a number in `meta.db` that is wrong could pass over records that nobody was sent. It is older by moments only,
+//! and at the end of a store by nothing.
 
 use std::fmt::Write as _;
 
@@ -9,7 +10,7 @@ use crate::disk::marks::{AckedMark, Mark, UplinkMark};
 use crate::disk::meta::{Contents, CursorRow};
 use crate::model::number::{Class, PerClass};
 
-use super::cursor::{Cursor, RANGES_SAVED_MAX};
+use super::cursor::Cursor;
 use super::state::State;
 use super::stream::Stream;
 
@@ -36,12 +37,12 @@ pub(super) fn uplinks_of(state: &State) -> Vec<UplinkMark> {
 
 fn mark(stream: &Stream, cursor: &Cursor) -> Option<AckedMark> {
     let epoch = stream.life(cursor.acked.ordinal)?.epoch;
-    let ranges = cursor.ranges().iter().filter(|range| range.ordinal == cursor.acked.ordinal);
-    let ranges = ranges.take(RANGES_SAVED_MAX).map(|range| (range.first, range.last)).collect();
+    let ranges = cursor.ranges_to_save().into_iter().filter(|range| range.ordinal == cursor.acked.ordinal);
+    let ranges = ranges.map(|range| (range.first, range.last)).collect();
     Some(AckedMark { epoch, acked: cursor.acked.seq, ranges })
 }
 
-/// Moves the cursors that `meta.db` had on to where the marks saw them.
+/// Puts the cursors that `meta.db` had where the marks saw them.
 pub(super) fn recall(contents: &mut Contents, state: &State, uplinks: &[UplinkMark]) {
     for uplink in uplinks {
         for (class, mark) in uplink.cursors.iter() {
@@ -50,7 +51,7 @@ pub(super) fn recall(contents: &mut Contents, state: &State, uplinks: &[UplinkMa
             let Some(ordinal) = stream.ordinal_of(mark.epoch) else { continue };
             let is_it = |row: &CursorRow| row.uplink == uplink.uplink && row.class == class as u8;
             match contents.cursors.iter_mut().find(|row| is_it(row)) {
-                Some(row) => go_on(row, stream.ordinal_of(row.epoch), (ordinal, mark)),
+                Some(row) => put(row, stream.ordinal_of(row.epoch), (ordinal, mark)),
                 None => contents.cursors.push(CursorRow {
                     uplink: uplink.uplink.clone(),
                     class: class as u8,
@@ -63,13 +64,15 @@ pub(super) fn recall(contents: &mut Contents, state: &State, uplinks: &[UplinkMa
     }
 }
 
-fn go_on(row: &mut CursorRow, row_ordinal: Option<i64>, (ordinal, mark): (i64, &AckedMark)) {
+/// A row of a later epoch stays: it crossed over since. Ranges in other epochs the marks do not have.
+fn put(row: &mut CursorRow, row_ordinal: Option<i64>, (ordinal, mark): (i64, &AckedMark)) {
     if row_ordinal.is_some_and(|row_ordinal| row_ordinal > ordinal) {
         return;
     }
-    row.acked = if row.epoch == mark.epoch { row.acked.max(mark.acked) } else { mark.acked };
-    row.epoch = mark.epoch;
-    row.ranges.push_str(&text(mark));
+    let of_mark = format!("{}:", mark.epoch);
+    let others = row.ranges.split_whitespace().filter(|range| !range.starts_with(&of_mark));
+    row.ranges = others.collect::<Vec<_>>().join(" ") + &text(mark);
+    (row.epoch, row.acked) = (mark.epoch, mark.acked);
 }
 
 fn text(mark: &AckedMark) -> String {
@@ -87,7 +90,7 @@ mod tests {
     use crate::store::stream::Life;
 
     #[test]
-    fn what_goes_further_counts_and_ranges_of_both_are_kept() {
+    fn the_marks_are_believed_and_ranges_that_they_cannot_have_are_kept() {
         let mut state = State::empty();
         let life = |ordinal, epoch| Life { ordinal, epoch, previous: None, last: 500, evicted: 0 };
         state.stream_mut(Class::Bulk).epochs = vec![life(1, 70), life(2, 71)];
@@ -103,9 +106,10 @@ mod tests {
             cursors: [None, None, None, Some(AckedMark { epoch, acked, ranges })].into(),
         };
         let cases = [
-            (row(71, 10, "71:20-29"), mark(71, 15, vec![(30, 39)]), (2, 15), vec![(20, 39)]),
-            (row(71, 19, "71:20-29"), mark(71, 15, vec![(17, 18)]), (2, 29), vec![]),
-            (row(70, 400, "71:3-9"), mark(71, 2, vec![(12, 13)]), (2, 9), vec![(12, 13)]),
+            (row(71, 10, "71:20-29"), mark(71, 15, vec![(30, 39)]), (2, 15), vec![(30, 39)]),
+            (row(71, 19, "71:20-29"), mark(71, 15, vec![(17, 18)]), (2, 15), vec![(17, 18)]),
+            (row(70, 400, "71:3-9"), mark(71, 2, vec![(12, 13)]), (2, 2), vec![(12, 13)]),
+            (row(70, 400, "71:3-9 71:499-501 70:402-402"), mark(70, 4, vec![(6, 7)]), (1, 4), vec![(6, 7), (3, 9)]),
             (row(71, 1, ""), mark(70, 499, vec![]), (2, 1), vec![]),
             (row(71, 1, ""), mark(99, 5, vec![]), (2, 1), vec![]),
         ];

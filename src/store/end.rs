@@ -68,6 +68,7 @@ impl Writer {
     /// Nobody wants anything any more.
     pub(super) fn close(&mut self) {
         self.merge_now();
+        self.save_cursors(); // first: of what is in both, the next start believes the marks
         self.save();
         self.copy_meta();
         if let Some(mut disk) = self.disk.take() {

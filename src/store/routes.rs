@@ -41,8 +41,10 @@ pub(super) fn resume(stream: &Stream, row: &CursorRow) -> Cursor {
     for range in row.ranges.split_whitespace() {
         let span = range.split_once(':').and_then(|(epoch, seqs)| {
             let (first, last) = seqs.split_once('-')?;
-            let ordinal = stream.ordinal_of(epoch.parse().ok()?)?;
-            Some(Span { ordinal, first: first.parse().ok()?, last: last.parse().ok()? })
+            let life = stream.life(stream.ordinal_of(epoch.parse().ok()?)?)?;
+            let (ordinal, first, last) = (life.ordinal, first.parse().ok()?, last.parse().ok()?);
+            // Numbers that nobody has used yet cannot have been acknowledged.
+            (last <= life.last).then_some(Span { ordinal, first, last })
         });
         if let Some(span) = span {
             cursor.mark(span);

@@ -131,6 +131,30 @@ async fn what_a_chunk_holds_was_not_evicted_whatever_stands_in_its_row() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_is_ahead_of_the_marks_passes_over_nothing() {
+    for sql in [
+        "UPDATE cursor SET acked = 200 WHERE class = 2",
+        "UPDATE cursor SET ranges = (SELECT epoch || ':3-200' FROM epoch WHERE class = 2) WHERE class = 2",
+    ] {
+        let home = owing().await;
+        change(&home.path().join("meta.db"), sql);
+        all_of_it(&rest(home.path()).await, sql);
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_at_the_end_of_a_store_does_not_come_again() {
+    let home = owing().await;
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    drain(&mut reader, OWED).await;
+    drop(reader);
+    running.close().await;
+    let items: Vec<_> = rest(home.path()).await.iter().filter_map(told).map(|(_, value)| value).collect();
+    assert_eq!(items, [4711]);
+}
+
+#[tokio::test]
 async fn a_time_that_no_clock_comes_to_is_damage_and_the_copy_knows_better() {
     for sql in [
         "UPDATE fix SET unix_ms = -9223372036854775808 WHERE micros >= 0",
