@@ -12,8 +12,12 @@
 //! ```
 //!
 //! All numbers big-endian (chrony, candm.h, protocol version 6).
+//!
+//! Only a port that nobody listens at says that chronyd is not there. One that is late, or begun anew, has vouched for
+//! nothing: it counts as waiting, for `GONE_AFTER`, lest a clock that it calls wrong is taken for right meanwhile.
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +31,8 @@ const CHRONY_PORT: u16 = 323;
 const CHRONY_WAIT: Duration = Duration::from_millis(100);
 /// How often chronyd is asked.
 const CHRONY_EVERY: Duration = Duration::from_secs(10);
+/// One that was there and does not answer is gone after this long: more than an upgrade takes to begin it anew.
+const GONE_AFTER: Duration = Duration::from_secs(300);
 const TRACKING_BYTES: usize = 104;
 const TRACKING_COMMAND: [u8; 2] = 33_u16.to_be_bytes();
 const TRACKING_REPLY: [u8; 2] = 5_u16.to_be_bytes();
@@ -53,10 +59,23 @@ impl fmt::Display for Sync {
     }
 }
 
+/// What came of one question to chronyd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Said(Sync),
+    /// Not in time, or nothing that can be understood.
+    Silence,
+    /// Nobody listens there.
+    Refused,
+}
+
 /// Remembers chronyd's last answer for a while.
 #[derive(Debug, Default)]
 pub struct Asked {
+    /// When it was asked, and what that is worth; `None`: it is not there.
     chrony: Option<(Duration, Option<Sync>)>,
+    /// When it answered last; of one that never did, when it was silent first.
+    there: Option<Duration>,
 }
 
 impl Asked {
@@ -82,11 +101,23 @@ impl Asked {
         match self.chrony {
             Some((asked, answer)) if now.saturating_sub(asked) < CHRONY_EVERY => answer,
             _ => {
-                let answer = chrony(port);
+                let answer = self.weigh(chrony(port), now);
                 self.chrony = Some((now, answer));
                 answer
             }
         }
+    }
+
+    fn weigh(&mut self, answer: Answer, now: Duration) -> Option<Sync> {
+        match answer {
+            Answer::Said(sync) => {
+                self.there = Some(now);
+                return Some(sync);
+            }
+            Answer::Silence => self.there = self.there.or(Some(now)),
+            Answer::Refused => {}
+        }
+        self.there.filter(|there| now.saturating_sub(*there) < GONE_AFTER).map(|_| Sync::Waiting)
     }
 }
 
@@ -94,20 +125,28 @@ fn marker(path: &Path) -> Sync {
     if path.exists() { Sync::Synchronised } else { Sync::Waiting }
 }
 
-/// `None`: nobody answers there.
-fn chrony(port: u16) -> Option<Sync> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    socket.set_read_timeout(Some(CHRONY_WAIT)).ok()?;
-    socket.connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+fn chrony(port: u16) -> Answer {
+    match tracking(port) {
+        Ok(Some(sync)) => Answer::Said(sync),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Answer::Refused,
+        Ok(None) | Err(_) => Answer::Silence,
+    }
+}
+
+/// `None`: what came is no answer to this.
+fn tracking(port: u16) -> io::Result<Option<Sync>> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.set_read_timeout(Some(CHRONY_WAIT))?;
+    socket.connect((Ipv4Addr::LOCALHOST, port))?;
     let sequence = rand::random::<[u8; 4]>();
     let mut request = [0; TRACKING_BYTES];
     request[..2].copy_from_slice(&[6, 1]);
     request[4..6].copy_from_slice(&TRACKING_COMMAND);
     request[8..12].copy_from_slice(&sequence);
-    socket.send(&request).ok()?;
+    socket.send(&request)?;
     let mut reply = [0; 512];
-    let length = socket.recv(&mut reply).ok()?;
-    read_tracking(&reply[..length], sequence)
+    let length = socket.recv(&mut reply)?;
+    Ok(read_tracking(&reply[..length], sequence))
 }
 
 fn read_tracking(reply: &[u8], sequence: [u8; 4]) -> Option<Sync> {
@@ -125,7 +164,7 @@ fn read_tracking(reply: &[u8], sequence: [u8; 4]) -> Option<Sync> {
 mod tests {
     use super::*;
 
-    fn tracking(leap: u16, sequence: [u8; 4]) -> Vec<u8> {
+    fn reply(leap: u16, sequence: [u8; 4]) -> Vec<u8> {
         let mut reply = vec![0; TRACKING_BYTES];
         reply[..2].copy_from_slice(&[6, 2]);
         reply[4..6].copy_from_slice(&TRACKING_COMMAND);
@@ -145,13 +184,13 @@ mod tests {
                 let (length, from) = daemon.recv_from(&mut request).expect("a request");
                 assert_eq!((length, &request[..2]), (TRACKING_BYTES, &[6, 1][..]));
                 let sequence = [request[8], request[9], request[10], request[11]];
-                daemon.send_to(&tracking(leap, sequence), from).expect("sent");
+                daemon.send_to(&reply(leap, sequence), from).expect("sent");
             });
             let answer = chrony(port);
             answering.join().expect("answered");
             // A machine that stalled for longer than the wait has not been answered; it asks again later.
-            assert!(answer.is_none_or(|answer| answer == expected), "{answer:?}");
-            assert_eq!(read_tracking(&tracking(leap, [1, 2, 3, 4]), [1, 2, 3, 4]), Some(expected));
+            assert!([Answer::Said(expected), Answer::Silence].contains(&answer), "{answer:?}");
+            assert_eq!(read_tracking(&reply(leap, [1, 2, 3, 4]), [1, 2, 3, 4]), Some(expected));
         }
     }
 
@@ -160,17 +199,45 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let daemon = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = daemon.local_addr().expect("bound").port();
-        let mut asked = Asked { chrony: Some((Duration::ZERO, Some(Sync::Synchronised))) };
+        let mut asked = Asked { chrony: Some((Duration::ZERO, Some(Sync::Synchronised))), there: None };
         assert_eq!(asked.either(home.path(), Duration::from_secs(1), port), Sync::Synchronised);
         assert_eq!(Asked::default().either(home.path(), Duration::ZERO, port), Sync::Waiting, "nobody answers in time");
+        drop(daemon);
         assert_eq!(Asked::default().either(&home.path().join("none"), Duration::ZERO, port), Sync::Nobody);
         std::fs::write(home.path().join("synchronized"), b"").expect("written");
         assert_eq!(Asked::default().either(home.path(), Duration::ZERO, port), Sync::Synchronised);
     }
 
     #[test]
+    fn a_chronyd_that_is_late_or_begun_anew_has_vouched_for_nothing() {
+        let (none, second) = (Path::new("/nowhere"), Duration::from_secs);
+        let daemon = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = daemon.local_addr().expect("bound").port();
+        assert_eq!(Asked::default().either(none, second(100), port), Sync::Waiting, "late with its first answer");
+        let mut asked = Asked { chrony: Some((second(100), Some(Sync::Waiting))), there: Some(second(100)) };
+        assert_eq!(asked.either(none, second(110), port), Sync::Waiting, "late once");
+        drop(daemon);
+        assert_eq!(asked.either(none, second(120), port), Sync::Waiting, "begun anew");
+        assert_eq!(asked.either(none, second(400), port), Sync::Nobody, "and never came back");
+    }
+
+    #[test]
+    fn what_chronyd_said_counts_for_as_long_as_it_says_so_and_silence_is_not_for_ever() {
+        let (mut asked, second) = (Asked::default(), Duration::from_secs);
+        assert_eq!(asked.weigh(Answer::Refused, second(90)), None, "there never was one");
+        assert_eq!(asked.weigh(Answer::Said(Sync::Synchronised), second(100)), Some(Sync::Synchronised));
+        assert_eq!(asked.weigh(Answer::Silence, second(110)), Some(Sync::Waiting));
+        assert_eq!(asked.weigh(Answer::Said(Sync::Waiting), second(120)), Some(Sync::Waiting));
+        assert_eq!(asked.weigh(Answer::Refused, second(419)), Some(Sync::Waiting));
+        for answer in [Answer::Silence, Answer::Refused] {
+            assert_eq!(asked.weigh(answer, second(420)), None, "gone");
+        }
+        assert_eq!(asked.weigh(Answer::Said(Sync::Waiting), second(430)), Some(Sync::Waiting));
+    }
+
+    #[test]
     fn answers_to_others_and_garbage_are_nobody() {
-        let right = tracking(0, [1, 2, 3, 4]);
+        let right = reply(0, [1, 2, 3, 4]);
         assert_eq!(read_tracking(&right, [9, 9, 9, 9]), None);
         assert_eq!(read_tracking(&right[..100], [1, 2, 3, 4]), None);
         for place in [0, 1, 5, 7, 9, 17] {
