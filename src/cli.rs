@@ -1,7 +1,6 @@
 //! The command line: names that scripts rely on, help worth reading, exit codes by what the caller should do next.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -121,6 +120,7 @@ fn without_help_of_help(mut words: Vec<OsString>) -> Vec<OsString> {
 
 /// Parses the arguments and runs the subcommand.
 pub fn main() -> ExitCode {
+    let _last_words = journal::LastWords; // also when what follows panics
     let cli = match Cli::try_parse_from(without_help_of_help(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -135,7 +135,7 @@ pub fn main() -> ExitCode {
         Err(failed) => {
             if !matches!(failed, Failed::Verdict) {
                 // Where nobody reads that any more (`2>&1 | head`), the exit code still tells.
-                let _ = writeln!(std::io::stderr(), "ironbridge: {failed}");
+                journal::say_last(&format!("ironbridge: {failed}"));
             }
             ExitCode::from(failed.code())
         }

@@ -8,7 +8,7 @@ use crate::config::GATEWAY;
 use crate::config::plan::Plan;
 use crate::flow::alarms::AlarmSlots;
 use crate::flow::hub::HubStats;
-use crate::host::process;
+use crate::host::{journal, process};
 use crate::status::StatusStats;
 use crate::status::metrics::{Figures, Labels};
 
@@ -82,6 +82,8 @@ fn gateway(out: &mut Figures, sources: &Sources) {
     out.level("conditions", help, &none, real(sources.notices.standing().len() as u64));
     let help = "Events that were lost because too many came at once.";
     out.count("events_dropped", help, &none, sources.notices.dropped());
+    let help = "Log lines that were lost because the journal, or whoever reads stderr, stood still.";
+    out.count("log_lines_lost", help, &none, journal::lost());
 }
 
 fn plant(out: &mut Figures, plan: &Plan) {

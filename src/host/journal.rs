@@ -2,22 +2,35 @@
 //!
 //! `journalctl BUS=rs485-1 -p warning` works because each field of an event, and of the spans around it, is a field of
 //! the journal entry (upper case by journald's rules). The `log` bridge of tracing would flatten them into the text.
+//!
+//! `way` takes lines there · `queue` keeps those of the daemon until they are taken, so that it never waits for either.
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::host::terminal::say;
 use log::Record;
 use log::kv::{Key, ToKey, Value, VisitSource};
-use systemd_journal_logger::{JournalLog, connected_to_journal};
+use systemd_journal_logger::JournalLog;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, fmt as stderr};
+
+use self::queue::Line;
+use self::way::Way;
+
+mod queue;
+mod way;
+
+/// What the end waits for a journal that stands still.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// What is logged without `RUST_LOG`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +59,32 @@ pub fn begin(verbosity: Verbosity) -> Result<(), TryInitError> {
         EnvFilter::new(verbosity.filter())
     });
     let registry = tracing_subscriber::registry().with(filter);
-    match journal() {
-        Some(journal) => registry.with(journal).try_init(),
-        None => {
-            let colours = std::io::stderr().is_terminal() && may_colour();
-            registry.with(stderr::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false)).try_init()
-        }
+    let way = Arc::new(Way::out(verbosity));
+    if way.leads_to_the_journal() {
+        return registry.with(JournalLayer { way }).try_init();
     }
+    let colours = std::io::stderr().is_terminal() && may_colour();
+    registry.with(stderr::layer().with_writer(way).with_ansi(colours).with_target(false)).try_init()
+}
+
+/// At its end everything that was logged is out, but for a journal that stands still: that is not waited for.
+#[derive(Debug)]
+pub struct LastWords;
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        way::flush(FLUSH_MAX);
+    }
+}
+
+/// A line on standard error, behind all that was logged.
+pub fn say_last(line: &str) {
+    way::say_last(line);
+}
+
+/// Lines that were lost because the journal, or whoever reads stderr, did not take them.
+pub fn lost() -> u64 {
+    way::lost()
 }
 
 /// Unless somebody wants none: `NO_COLOR`, set to anything (<https://no-color.org>).
@@ -100,16 +132,8 @@ pub fn audit(id: &str, message: &str, fields: &[(&str, String)]) {
     }
 }
 
-fn journal() -> Option<JournalLayer> {
-    if !connected_to_journal() {
-        return None;
-    }
-    let log = JournalLog::empty().ok()?.with_syslog_identifier("ironbridge".to_owned());
-    Some(JournalLayer { log })
-}
-
 struct JournalLayer {
-    log: JournalLog,
+    way: Arc<Way>,
 }
 
 /// Name and value of each field, in order.
@@ -158,17 +182,6 @@ impl Fields {
     }
 }
 
-/// The journal's priorities are syslog's. `systemd-journal-logger` sends log's info as 5 (notice) and debug as 6 (info);
-/// one level lower, tracing's info arrives as 6, which is what `journalctl -p info` users expect.
-const fn priority(level: Level) -> log::Level {
-    match level {
-        Level::ERROR => log::Level::Error,
-        Level::WARN => log::Level::Warn,
-        Level::INFO => log::Level::Debug,
-        _ => log::Level::Trace,
-    }
-}
-
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
@@ -187,31 +200,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournalLayer {
         }
         event.record(&mut fields);
         let metadata = event.metadata();
-        let text = fields.text();
-        let sent = self.log.journal_send(
-            &Record::builder()
-                .level(priority(*metadata.level()))
-                .target(metadata.target())
-                .args(format_args!("{text}"))
-                .key_values(&fields)
-                .build(),
-        );
-        if sent.is_err() {
-            // journald is being restarted: stderr is its socket too and is kept by systemd.
-            say(&text);
-        }
+        self.way.put(Line::Entry { level: *metadata.level(), target: metadata.target(), fields });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn info_arrives_in_the_journal_as_info() {
-        assert_eq!(priority(Level::INFO), log::Level::Debug);
-        assert_eq!(priority(Level::WARN), log::Level::Warn);
-    }
 
     #[test]
     fn a_rust_log_that_is_empty_or_mistyped_never_makes_it_silent() {

@@ -29,4 +29,5 @@ mod local;
 mod reload;
 mod revised;
 mod sparkplug;
+mod unread;
 mod upstream;

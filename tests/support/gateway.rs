@@ -169,6 +169,11 @@ impl Daemon {
         Self { child, log }
     }
 
+    /// What it says goes where the command says; nothing is known of it here.
+    pub fn speaking_elsewhere(mut command: Command) -> Self {
+        Self { child: command.spawn().unwrap(), log: tempfile::tempfile().unwrap() }
+    }
+
     /// All it has said.
     fn log(&self) -> String {
         let mut bytes = vec![0; usize::try_from(self.log.metadata().unwrap().len()).unwrap()];

@@ -196,6 +196,31 @@ try:
         told = m.wait_for("a line", lambda: m.journal(f"{MATCH} AUDIT=access_reloaded"))
         assert told[-1]["PRIORITY"] == "6" and told[-1]["RULES"] == "0", told
 
+    @prove("a journal that stands still holds neither clients nor a reload up, and gets every line when it goes on")
+    def _():
+        m.write(f"/etc/systemd/system/{UNIT}.d/loud.conf", "[Service]\nEnvironment=RUST_LOG=ironbridge=debug\n")
+        m.run(f"systemctl daemon-reload && systemctl restart {UNIT}")
+        since = m.run("date +%s").stdout.strip()
+        m.run("systemctl kill -s STOP systemd-journald")
+        try:
+            time.sleep(20)  # some hundred polls, each with its line; the socket of the journal holds fewer
+            begun = newest()
+            for _ in range(3):
+                m.run(f"kill -HUP {pid()}; timeout 10 ironbridge reload", timeout=20)
+                m.run("python3 -c \"import socket; s = socket.create_connection(('127.0.0.1', 1883), 5); s.settimeout(5); "
+                      "s.sendall(bytes.fromhex('100d00044d5154540402003c000161')); assert s.recv(4)[3] == 0\"")
+            m.wait_for("more samples", lambda: newest() > begun)
+        finally:
+            m.run("systemctl kill -s CONT systemd-journald")
+        m.run(f"rm /etc/systemd/system/{UNIT}.d/loud.conf; systemctl daemon-reload")
+        reloads = lambda: m.journal(f"{MATCH} _PID={pid()} AUDIT=access_reloaded")
+        m.wait_for("a line of every reload", lambda: len(reloads()) >= 3)
+        assert reloads()[-1]["PRIORITY"] == "6", reloads()
+        lines = [entry["MESSAGE"] for entry in m.journal(f"{MATCH} --since @{since}")]
+        assert len(lines) > 200 and not [line for line in lines if "lines are lost" in line], len(lines)
+        m.run(f"systemctl restart {UNIT}")
+        return f"{len(lines)} lines"
+
     @prove("a restart within a boot keeps the boot's token")
     def _():
         before, token = pid(), m.run("cat /run/ironbridge/boot-token").stdout
