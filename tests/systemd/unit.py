@@ -312,6 +312,23 @@ try:
         verify()
         return f"{said['SEQ']} records, stopped in {took:.1f} s"
 
+    @prove("a disk that comes late, or goes for a moment, brings the gateway with it")
+    def _():
+        mount = "var-lib-ironbridge.mount"
+        m.write(f"/run/systemd/system/{mount}", "[Unit]\nBindsTo=disk.service\nAfter=disk.service\n"
+                "[Mount]\nWhat=/srv/disk/data\nWhere=/var/lib/ironbridge\nType=none\nOptions=bind\n")
+        m.write("/run/systemd/system/disk.service", "[Unit]\nConditionPathExists=/srv/disk\n[Service]\nType=exec\nExecStart=sleep infinity\n")
+        m.run(f"systemctl daemon-reload && systemctl enable {UNIT}")
+        assert m.run(f"systemctl start {UNIT}", check=False).returncode != 0 and m.show(UNIT, "ActiveState") != "active"
+        m.run(f"install -d -o ironbridge -g ironbridge -m 750 /srv/disk/data && systemctl start {mount}")
+        m.wait_for("the gateway after a late disk", lambda: m.show(UNIT, "ActiveState") == "active")
+        assert m.run("ls /srv/disk/data/store").stdout, "its data lie on the disk"
+        m.run("systemctl kill -s KILL disk.service")
+        m.wait_for("the end of its mount", lambda: m.show(mount, "ActiveState") != "active" and m.show(UNIT, "ActiveState") != "active")
+        m.run(f"systemctl reset-failed; systemctl start {mount}")
+        m.wait_for("the gateway after the disk is back", lambda: m.show(UNIT, "ActiveState") == "active")
+        m.run(f"systemctl stop {UNIT} {mount} disk.service; systemctl disable {UNIT}; rm /run/systemd/system/{mount} /run/systemd/system/disk.service; systemctl daemon-reload")
+
 except KeyboardInterrupt:
     failures.append("interrupted")
 finally:

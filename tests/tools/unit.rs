@@ -10,14 +10,19 @@ use ironbridge::flow::progress::SERVED_WITHIN;
 use ironbridge::uplink::Timing;
 
 const UNIT: &str = include_str!("../../systemd/ironbridge.service");
+const DATA_DISK: &str = include_str!("../../systemd/drop-ins/data-disk.conf");
 
 /// Adapters that come by USB, by their numbers in the kernel's devices.txt: ttyUSB and ttyACM.
 const USB: [&str; 2] = ["char-188 rw", "char-166 rw"];
 
 /// Key to its values, in order; comments are no keys.
 fn unit() -> BTreeMap<&'static str, Vec<&'static str>> {
+    keys(UNIT)
+}
+
+fn keys(text: &'static str) -> BTreeMap<&'static str, Vec<&'static str>> {
     let mut keys: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (key, value) in UNIT.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')) {
+    for (key, value) in text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')) {
         keys.entry(key).or_default().push(value);
     }
     keys
@@ -72,4 +77,16 @@ fn an_adapter_whose_driver_is_loaded_after_the_start_is_allowed() {
     assert!(USB.iter().all(|number| devices.contains(number)), "{devices:?}");
     let by_name = ["ttyUSB", "ttyACM"].map(|class| devices.iter().any(|device| device.contains(class)));
     assert_eq!(by_name, [false; 2], "a name is looked up once, at the start");
+}
+
+#[test]
+fn a_gateway_that_was_stopped_with_its_disk_comes_back_with_it() {
+    for text in [UNIT, DATA_DISK] {
+        let keys = keys(text);
+        let wanted: Vec<_> = keys["WantedBy"][0].split(' ').collect();
+        for place in keys["RequiresMountsFor"][0].split(' ') {
+            let mount = format!("{}.mount", place.trim_start_matches('/').replace('/', "-"));
+            assert!(wanted.contains(&mount.as_str()), "{mount}: {wanted:?}");
+        }
+    }
 }

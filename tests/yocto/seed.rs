@@ -75,5 +75,7 @@ fn the_gateway_does_not_start_before_its_store_and_its_configuration_are_mounted
         let place = text.lines().find_map(|line| line.strip_prefix("Where=")).expect("a place");
         assert!(needs.contains(&place), "{place} is not among {needs:?}");
         assert!(text.contains("\nRequires=ironbridge-seed.service\n"), "a seed that refuses keeps {mount} away");
+        assert!(text.contains("\nWantedBy=local-fs.target data.mount\n"), "{mount} comes back with the partition");
+        assert!(unit.contains(&format!(" {mount}.mount")), "the gateway comes back with {mount}");
     }
 }
