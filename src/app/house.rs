@@ -3,19 +3,22 @@
 //! Begun once at the start and changed by reloads, through the same parts. Order of a change: first doors that go are
 //! shut and rights are the new ones, for a bus may take minutes to end and whoever may not any more must not meanwhile;
 //! then everybody who keeps something of tags or uplinks learns of the new ones (store, broker, live side) and new
-//! doors are opened; then touched buses end and begin, then what clouds see. Untouched parts are not told. Nothing of a
+//! doors are opened; then touched buses end and begin, then what clouds see. Untouched parts are not told. The store may
+//! wait for its medium: it learns first, and buses hear that a plan comes when the rest takes a moment. Nothing of a
 //! change is written to disk but what a start with the new file would write too: a crash halfway is a start.
 
 use std::sync::Arc;
 
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinError;
 
 use crate::config::Text;
 use crate::config::difference::{Changes, How, Part};
-use crate::config::plan::Plan;
-use crate::flow::hub::EventRecord;
+use crate::config::plan::{Plan, TagPlan};
+use crate::flow::hub::{EventRecord, Fate};
 use crate::flow::notice::{Notice, Phase};
 use crate::flow::stop::Stop;
+use crate::model::number::Class;
 use crate::model::tag::DeviceIx;
 use crate::model::topic::GatewayTopics;
 use crate::payload::json;
@@ -66,20 +69,21 @@ impl House {
         let means = &self.means;
         self.change_rights(changes).await;
         let earlier = self.earlier(Some(&old));
-        means.coming.send_replace(Arc::clone(&new)); // no value is one of the old plan's behind this, nor raises its alarms
-        means.store.revise(revision(&new, &earlier)).await;
-        means.hub.classify(new.tags.iter().map(|tag| tag.class).collect());
+        means.store.revise(revision(&new, &earlier)).await; // for as long as its medium takes all go by the old plan
+        means.hub.classify(classes(&old, &new));
         let derived = self.buses.change_derived(means, (&old, &new), changes).await; // before births tell of the new plan
+        means.coming.send_replace(Arc::clone(&new)); // behind this no value means what it does not any more, nor raises alarms
         self.move_alarms(&old).await;
         means.ownership.replace(topics(&new));
         means.ownership.settle(places(&new));
         means.ownership.stand_for(own_nodes(&old).chain(own_nodes(&new)).collect()); // who goes says so first
         means.control.reclaim();
         means.plan.store(Arc::clone(&new));
-        self.turn().await;
+        let alarms_turned = self.turn().await;
         self.open_doors(changes).await;
         self.forget_standings(changes);
         self.buses.change(means, (&old, &new), changes, derived).await;
+        let _ = alarms_turned.await; // an error: they have ended, we are stopping
         self.change_ways(changes, &earlier).await;
         self.uplinks.change(&self.means, &new, changes).await;
         self.means.ownership.stand_for(own_nodes(&new).collect());
@@ -107,6 +111,7 @@ impl House {
     async fn move_alarms(&self, old: &Plan) {
         let (means, new) = (&self.means, &self.plan);
         let topics = GatewayTopics::new(&new.gateway.name);
+        let mut fate = Fate::Kept;
         for (ix, level) in means.latest.alarms.active() {
             let Some(tag) = old.tag(ix).filter(|_| settled(old, new, (ix, level)).is_none()) else {
                 continue;
@@ -116,7 +121,8 @@ impl House {
             let (at, class) = (means.clock.now(), gone.class());
             let body = json::forgotten_alarm(&gone.event, means.clock.wall(at));
             let topic = topics.alarm(&gone.device, &gone.tag).into();
-            means.hub.emit_event(EventRecord { topic, body, class, at, committed: None }).await;
+            let record = EventRecord { topic, body, class, at, committed: None };
+            fate = means.hub.emit_event_after(record, fate).await; // all of them wait for the store once
         }
         means.latest.alarms.moved(|key| settled(old, new, key));
     }
@@ -132,14 +138,19 @@ impl House {
         self.means.latest.forget(|ix| touched(ix).is_some());
     }
 
-    /// The live side takes the plan over: topics come and go.
-    async fn turn(&self) {
-        for turns in &self.means.turns {
-            let (done, turned) = tokio::sync::oneshot::channel();
-            if turns.send(Turn { plan: Arc::clone(&self.plan), done }).await.is_ok() {
-                let _ = turned.await; // an error: it has ended, we are stopping
-            }
-        }
+    /// The live side takes the plan over: topics come and go. Resolves when its values have. Alarms look for a plan before
+    /// they look for news, but what they have may wait for its number, and no bus waits for that: given back is their word.
+    async fn turn(&self) -> oneshot::Receiver<()> {
+        let [values, alarms] = &self.means.turns;
+        let (values, alarms) = (self.hand_to(values).await, self.hand_to(alarms).await);
+        let _ = values.await; // an error: they have ended, we are stopping
+        alarms
+    }
+
+    async fn hand_to(&self, turns: &mpsc::Sender<Turn>) -> oneshot::Receiver<()> {
+        let (done, turned) = oneshot::channel();
+        let _ = turns.send(Turn { plan: Arc::clone(&self.plan), done }).await; // dropped if it has ended, `done` with it
+        turned
     }
 
     /// Users and rights; they are read again, and certificates, whatever has changed. Doors that go or are others now are
@@ -211,4 +222,11 @@ impl House {
     pub fn notice(&self, event: &'static str, phase: Phase, detail: String) {
         self.means.notices.tell(Notice { event, phase, subject: "configuration".to_owned(), detail });
     }
+}
+
+/// The class of each tag; of those that go what it was, for their last values are on their way.
+fn classes(old: &Plan, new: &Plan) -> Vec<Class> {
+    let before = old.tags.iter().map(Some).chain(std::iter::repeat(None));
+    let class = |(tag, before): (&TagPlan, Option<&TagPlan>)| before.filter(|_| tag.is_hole()).unwrap_or(tag).class;
+    new.tags.iter().zip(before).map(class).collect()
 }

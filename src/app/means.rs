@@ -51,7 +51,7 @@ pub(super) struct Means {
     pub memory: Option<Arc<dyn Memory>>,
     /// The plan as publisher, router and answers see it.
     pub plan: PlanNow,
-    /// The one that is decided, before anybody follows it: what is still read by the one before is not waited for.
+    /// The one that is decided, before any bus follows it: what is still read by the one before is not waited for.
     pub coming: watch::Sender<Arc<Plan>>,
     /// The same for buses that go on with other devices.
     pub plans: watch::Sender<Arc<Plan>>,

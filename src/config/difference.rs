@@ -17,7 +17,7 @@ mod meaning;
 
 pub use arrange::{arranged, holes};
 pub use doors::{numbered, sensors_told};
-pub use meaning::kept;
+pub use meaning::{is_kept, kept};
 
 use super::plan::{
     Anonymous, BridgePlan, BrokerPlan, DevicePlan, Downlink, GatewayPlan, PagePlan, Plan, Source, TagPlan, UplinkPlan,

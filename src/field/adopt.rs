@@ -21,6 +21,7 @@ use super::memory::Learned;
 use super::schedule::PollIx;
 use super::tags::Tags;
 use crate::config::blocks::Block;
+use crate::config::difference::is_kept;
 use crate::config::plan::{Plan, TagPlan};
 use crate::model::tag::{BusIx, DeviceIx, TagIx};
 
@@ -44,13 +45,19 @@ impl Plans {
         Self { coming, ..self }
     }
 
-    /// Does the plan that comes say something else of one of these tags than this one? Then an answer that is still on its
-    /// way is no value of theirs: it would be good in a scale that holds no more, and an alarm that it raises would never
-    /// end. Their device begins anew, and is asked again at once.
+    /// Does the plan that comes say something else of one of these tags than this one, or has it another place for it? Then
+    /// an alarm that an answer on its way raises would never end. Their device begins anew, and is asked again at once.
     pub(super) fn overtake(&self, plan: &Arc<Plan>, tags: impl IntoIterator<Item = TagIx>) -> bool {
         let coming = self.coming.borrow();
         let same = |ix: TagIx| plan.tag(ix) == coming.tag(ix);
         !Arc::ptr_eq(plan, &coming) && !tags.into_iter().all(same)
+    }
+
+    /// Is what is read of this tag by this plan a value of it in the plan that comes, too? If not it would be good in a scale
+    /// that holds no more. A tag that only has other neighbours has another place there, and is read on until then.
+    pub(super) fn keep(&self, plan: &Arc<Plan>, tag: TagIx) -> bool {
+        let coming = self.coming.borrow();
+        Arc::ptr_eq(plan, &coming) || plan.tag(tag) == coming.tag(tag) || is_kept((plan, tag), &coming)
     }
 
     /// The newest.

@@ -329,7 +329,7 @@ impl Envoy {
         self.emit(seat, samples).await;
     }
 
-    /// Those that fell silent are stale, unless they mean something else in a moment.
+    /// Those that fell silent are stale, unless their device begins anew in a moment.
     pub(super) async fn look(&mut self, seat: Seat, at: Stamp) {
         let slots = &self.roster.devices[seat.0].slots;
         if !self.is_overtaken(self.tags.of_slots(slots)) {
@@ -338,12 +338,23 @@ impl Envoy {
         }
     }
 
-    /// Sends on what came of a device's values.
-    pub(super) async fn emit(&mut self, seat: Seat, harvest: Harvest) {
+    /// Sends on what came of a device's values. Where another plan comes for a tag no alarm of it begins or ends by this one:
+    /// what is active has moved by then. Its device begins anew and raises it.
+    pub(super) async fn emit(&mut self, seat: Seat, mut harvest: Harvest) {
+        harvest.alarms.retain(|change| !self.is_overtaken([change.tag]));
         outlet::send(&self.hub, &self.clock, &self.plan, self.roster.devices[seat.0].ix, harvest).await;
     }
 
-    /// Do any of these tags mean something else in a moment?
+    /// What is read of this tag is a value of it in a moment, too; if not, it is counted.
+    pub(super) fn keeps(&self, tag: TagIx) -> bool {
+        let keeps = self.plans.as_ref().is_none_or(|plans| plans.keep(&self.plan, tag));
+        if !keeps {
+            self.stats.overtaken.one();
+        }
+        keeps
+    }
+
+    /// Are any of these tags others in a moment, or elsewhere?
     pub(super) fn is_overtaken(&self, tags: impl IntoIterator<Item = TagIx>) -> bool {
         self.plans.as_ref().is_some_and(|plans| plans.overtake(&self.plan, tags))
     }

@@ -21,6 +21,7 @@ use super::models::Settled;
 use super::schedule::PollIx;
 use super::standing::Change;
 use super::sunspec::guarded::Guarded;
+use super::tags::Slot;
 use crate::config::blocks::Block;
 use crate::model::command::{Failure, Outcome, Refusal};
 use crate::model::quality::Cause;
@@ -108,11 +109,14 @@ impl Lane {
         }
         self.envoy.tags.note_factors(&poll.factors, reading, at);
         self.alive(seat);
-        let poll = &self.envoy.roster.polls[ix];
-        if self.envoy.is_overtaken(poll.block.tags.iter().copied()) {
-            return;
-        }
-        let samples = self.envoy.tags.read(&poll.cuts, reading, at);
+        let Poll { block, cuts, .. } = &self.envoy.roster.polls[ix];
+        let samples = if self.envoy.is_overtaken(block.tags.iter().copied()) {
+            let keeps = |slot: Slot| self.envoy.tags.of_slots(&[slot]).all(|tag| self.envoy.keeps(tag));
+            let kept: Vec<_> = cuts.iter().copied().filter(|(slot, _)| keeps(*slot)).collect();
+            self.envoy.tags.read(&kept, reading, at)
+        } else {
+            self.envoy.tags.read(cuts, reading, at)
+        };
         self.envoy.emit(seat, samples).await;
     }
 

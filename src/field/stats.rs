@@ -72,6 +72,8 @@ pub struct BusStats {
     pub turns: Counter,
     /// Polls that were carried out, whatever came of them.
     pub polls: Counter,
+    /// Values that were read while a reload took their tag away, or made it mean something else; they were dropped.
+    pub overtaken: Counter,
     /// How long answers took, wire included; exceptions are answers too.
     pub response: Histogram,
     /// How much of its time was taken during the last ten seconds, percent.

@@ -246,6 +246,12 @@ impl Hub {
         self.store_event(event, Bringer::HasTime).await;
     }
 
+    /// The same for one of several that come together, and what became of it. Where the one before was waited for in vain, it
+    /// is not waited for.
+    pub async fn emit_event_after(&self, event: EventRecord, before: Fate) -> Fate {
+        self.store_event(event, if before == Fate::Kept { Bringer::HasTime } else { Bringer::GoesOn }).await
+    }
+
     async fn store_event(&self, event: EventRecord, bringer: Bringer) -> Fate {
         let Err(Durable::Event(event)) = self.store(Durable::Event(event), bringer).await else { return Fate::Kept };
         self.shared.spill.add(event.class, event.at);

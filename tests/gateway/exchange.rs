@@ -6,6 +6,7 @@ use crate::authority::{Authority, VALID};
 use crate::cloud;
 use crate::gateway;
 use crate::peers;
+use crate::strace::{self, Injector};
 
 use std::fs::File;
 use std::io::Write as _;
@@ -140,6 +141,45 @@ async fn an_answer_that_crosses_a_reload_is_no_value_in_the_old_scale_and_raises
         assert!(alarms.is_empty(), "{lanes}{alarms:?}");
         assert_eq!(daemon.stop().await, Some(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_reload_waits_for_a_slow_medium_what_means_the_same_under_both_plans_is_read_on() {
+    if !strace::may_attach() {
+        return;
+    }
+    let (plc, cloud) = (Plc::start().await, Cloud::start().await);
+    let text = |tags: &str| {
+        head(0) + &uplink("cloud", cloud.address) + &bus("b", plc.line.address()) + &device("d", "b", &tag("")) + tags
+    };
+    let home = Home::new(&text(""));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d/v", "polled", |json| json["quality"] == "good").await;
+    // From now on each commit takes longer than what follows.
+    let calls = "fsync,fdatasync";
+    let medium =
+        Injector::attach(daemon.pid().cast_unsigned(), &home.path("calls"), calls, "delay_enter=8000000", "1+");
+    let medium = medium.unwrap();
+    plc.set(0, &[1]);
+    watch.until("gw/d/v", "on its way to the medium", |json| json["value"] == 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await; // the commit has begun
+    reload(&home, &daemon, &text(&gateway::tag("more", "holding:1", "uint16", ""))).await;
+    for word in 2..=6 {
+        plc.set(0, &[word]);
+        watch.until("gw/d/v", "read while the reload waits", |json| json["value"] == word).await;
+    }
+    assert_eq!(daemon.times_said("bus goes on with other devices"), 0, "it has waited all that while");
+    medium.detach();
+    in_force(&watch).await;
+    watch.until("gw/d/more", "read", |json| json["quality"] == "good").await;
+    plc.set(0, &[7]);
+    let values = || cloud.on("gw/d/v").iter().map(|it| it.json()["value"].clone()).collect::<Vec<_>>();
+    cloud.until("the last", |_| values().iter().any(|value| *value == 7)).await;
+    let mut values = values();
+    values.dedup();
+    assert_eq!(values, (0..=7).collect::<Vec<u16>>(), "each of them, in this order");
+    assert_eq!(daemon.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,8 @@ mod peers;
 mod ports;
 #[path = "../support/skip.rs"]
 mod skip;
+#[path = "../support/strace.rs"]
+mod strace;
 
 mod access;
 mod attackers;

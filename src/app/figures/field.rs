@@ -28,6 +28,7 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
         busy_micros,
         turns,
         polls,
+        overtaken,
         response,
         load_percent,
         connected,
@@ -50,6 +51,8 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
     count("bus_commands", "Commands taken from the queue.", commands);
     count("bus_turns", "Turns of the loop; it stands still only when the bus is stuck.", turns);
     count("bus_polls", "Polls carried out, whatever came of them.", polls);
+    let help = "Values dropped because a reload had just taken their tag away, or made it mean something else.";
+    count("bus_overtaken", help, overtaken);
     let help = "Time in transactions and the silences they need.";
     out.spent("bus_busy_seconds", help, &labels, real(busy_micros.get()) / 1e6);
     out.times("bus_response_seconds", "How long devices took to answer.", &labels, &response.times());

@@ -41,6 +41,14 @@ pub fn kept(old: &Plan, new: &Plan) -> HashSet<TagIx> {
     }
 }
 
+/// The same for one tag of the earlier plan that is read, wherever its device has it in the new one.
+pub fn is_kept((old, ix): (&Plan, TagIx), new: &Plan) -> bool {
+    let Some(before) = old.live_tag(ix) else { return false };
+    let device = new.live_device(before.device);
+    let found = device.and_then(|device| new.tags_of(device).find(|(_, tag)| tag.topic == before.topic));
+    found.is_some_and(|(_, tag)| is_read_alike((old, before), (new, tag)))
+}
+
 /// Are these, each of its own plan, read at the same place and taken for the same?
 pub(super) fn is_read_alike((old, before): (&Plan, &TagPlan), (new, tag): (&Plan, &TagPlan)) -> bool {
     let asked =
@@ -74,4 +82,33 @@ fn is_worked_alike((old, was): (&Plan, &Derivation), (new, is): (&Plan, &Derivat
     let named = |plan: &Plan, ix: &TagIx| plan.tag(*ix).map(|tag| tag.topic.clone());
     let same = |(was, is)| named(old, was) == named(new, is);
     was.formula == is.formula && was.inputs.len() == is.inputs.len() && was.inputs.iter().zip(&is.inputs).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::difference::arranged;
+    use crate::config::plan::{BusLink, BusPlan, DevicePlan};
+    use crate::model::tag::{Address, BusIx, DataType, DeviceIx, Table};
+
+    #[test]
+    fn a_tag_that_only_gets_a_neighbour_is_kept_at_its_new_place_and_one_that_is_read_otherwise_is_not() {
+        let plan = |unit: u8, tags: &[(&str, u16)]| {
+            let tag = |(name, start): &(&str, u16)| {
+                let address = Address { table: Table::Holding, start: *start, bit: None };
+                TagPlan::plain(name, DeviceIx(0), address, DataType::Uint16)
+            };
+            let device = DevicePlan { tags: 0..tags.len(), ..DevicePlan::plain("d", BusIx(0), unit) };
+            let buses = vec![BusPlan::plain("b", BusLink::tcp("x:1"))];
+            Plan { buses, devices: vec![device], tags: tags.iter().map(tag).collect(), ..Plan::empty("gw") }
+        };
+        let old = plan(1, &[("a", 0), ("b", 1), ("c", 2)]);
+        let kept = |new: Plan| {
+            let new = arranged(&old, new);
+            [0, 1, 2].map(|ix| is_kept((&old, TagIx(ix)), &new))
+        };
+        assert_eq!(kept(plan(1, &[("z", 7), ("b", 1), ("a", 0), ("c", 2)])), [true; 3]);
+        assert_eq!(kept(plan(1, &[("a", 0), ("b", 9)])), [true, false, false], "elsewhere, or gone");
+        assert_eq!(kept(plan(2, &[("a", 0), ("b", 1), ("c", 2)])), [false; 3], "of another unit");
+    }
 }

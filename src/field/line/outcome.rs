@@ -24,8 +24,7 @@ impl LineBus {
         self.partners[seat.0].heard = Instant::now();
         let mut harvest = Harvest::default();
         for Reading { tag, raw, doubt } in readings {
-            let overtaken = self.envoy.is_overtaken([tag]);
-            if let Some(slot) = self.envoy.tags.slot(tag).filter(|_| !overtaken) {
+            if let Some(slot) = self.envoy.tags.slot(tag).filter(|_| self.envoy.keeps(tag)) {
                 self.envoy.tags.offer(slot, Said { raw, doubt }, at, &mut harvest);
             }
         }
