@@ -1,15 +1,16 @@
-//! The buses and the derived tags, each a part that is begun and ended on its own, at the start and at a reload.
+//! The buses and the derived tags, each a part that is begun and ended on its own, at the start and at a reload. None waits
+//! for another one but for whom it comes after: on the same line, at the same address, or with a device that moves to it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::difference::{Changes, How, Part, kept};
-use crate::config::plan::{DevicePlan, Plan};
+use crate::config::plan::{BusPlan, Carrier, DevicePlan, Plan};
 use crate::field::can_follow;
 use crate::flow::latest::Latest;
 use crate::flow::stop::Stop;
@@ -61,13 +62,14 @@ impl Buses {
         if let Some(derived) = self.leave_derived(means, (plan, plan)).await {
             self.begin_derived(means, plan, derived);
         }
-        for (ix, bus) in plan.buses.iter().enumerate().filter(|(_, bus)| !bus.name.is_empty()) {
-            self.begin_one(means, plan, (ix, &bus.name));
+        for (ix, _) in plan.numbered_buses().filter(|(_, bus)| !bus.name.is_empty()) {
+            self.begin_one(means, plan, ix);
         }
         self.show(means, plan);
     }
 
-    /// Ends and begins what is touched; nobody else notices. `old` and `new` in one arrangement.
+    /// Ends and begins what is touched; nobody else notices. `old` and `new` in one arrangement. Each bus begins when what it
+    /// comes after has ended, however long others take.
     ///
     /// A device that moves is on no bus for a moment: where it was, what is on its way comes first, then it is asked anew.
     pub async fn change(
@@ -85,24 +87,45 @@ impl Buses {
         let first = between.as_ref().unwrap_or(new);
         means.plans.send_replace(Arc::clone(first)); // heard by those that go on with other devices
         let touched = touched(old, new, changes);
-        let ended: Vec<_> = touched.iter().filter_map(|name| Some((name, self.parts.remove(name)?))).collect();
-        for (_, part) in &ended {
-            part.stop.begin(); // all of them at once: each finishes its transaction
-        }
-        for (name, part) in ended {
-            report(part.task.await, "a bus");
-            means.over(Teller::Bus, name);
+        let mut ending = self.end(&touched);
+        let joined: BTreeSet<BusIx> = moving.iter().filter_map(|ix| new.device(*ix)?.bus).collect();
+        let begins = new.numbered_buses().filter(|(_, bus)| touched.contains(&bus.name));
+        let mut waiting: Vec<_> = begins.map(|(ix, bus)| (ix, before(old, bus, &touched))).collect();
+        loop {
+            waiting.retain(|(ix, before)| {
+                let follows = can_follow(new, *ix);
+                let ready = before.is_empty() && (follows || !joined.contains(ix));
+                if ready {
+                    self.begin_one(means, if follows { first } else { new }, *ix);
+                }
+                !ready
+            });
+            let Some(ended) = ending.join_next().await else { break };
+            let ended = ended.unwrap_or_default(); // nobody aborts them
+            means.over(Teller::Bus, &ended);
+            waiting.iter_mut().for_each(|(_, before)| _ = before.remove(ended.as_str()));
         }
         if let Some(between) = &between {
-            self.parted(old, &moving, between).await;
-        }
-        if between.is_some() {
+            self.parted(old, &moving, (between, &touched)).await;
             means.plans.send_replace(Arc::clone(new));
         }
-        for (ix, bus) in new.buses.iter().enumerate().filter(|(_, bus)| touched.contains(&bus.name)) {
-            self.begin_one(means, new, (ix, &bus.name));
+        for (ix, _) in waiting {
+            self.begin_one(means, new, ix);
         }
         self.show(means, new);
+    }
+
+    /// Ends these, all at once: each finishes its transaction. Given back are their names, as they end.
+    fn end(&mut self, names: &BTreeSet<String>) -> JoinSet<String> {
+        let mut ending = JoinSet::new();
+        for (name, part) in names.iter().filter_map(|name| self.parts.remove_entry(name)) {
+            part.stop.begin();
+            ending.spawn(async move {
+                report(part.task.await, "a bus");
+                name
+            });
+        }
+        ending
     }
 
     /// Resolves when all have heard the stop and ended.
@@ -115,21 +138,24 @@ impl Buses {
         }
     }
 
-    fn begin_one(&mut self, means: &Means, plan: &Arc<Plan>, (ix, name): (usize, &str)) {
-        let stop = means.stop.child();
-        let ix = BusIx(u32::try_from(ix).unwrap_or(u32::MAX));
+    fn begin_one(&mut self, means: &Means, plan: &Arc<Plan>, ix: BusIx) {
+        let (stop, name) = (means.stop.child(), plan[ix].name.as_str());
         let parts = means.of_bus(plan, stop.clone());
         let followed = parts.plans.followed();
         let (watched, slot) = WatchedBus::new(parts, ix);
         let task = tokio::spawn(means.crew(&stop).keep("bus", name, watched.run()));
+        let mut slots = means.slots.load().to_vec();
+        slots.resize(slots.len().max(plan.buses.len()), None);
+        slots[ix.0 as usize] = Some(Arc::clone(&slot)); // others may take long to end, and this one takes commands
+        means.slots.store(Arc::new(slots));
         self.parts.insert(name.to_owned(), BusPart { stop, slot, followed, task });
     }
 
-    /// Resolves when the buses that go on have nothing to do with these devices any more.
-    async fn parted(&mut self, old: &Plan, moving: &[DeviceIx], between: &Arc<Plan>) {
+    /// Resolves when the buses that go on, and are not touched, have nothing to do with these devices any more.
+    async fn parted(&mut self, old: &Plan, moving: &[DeviceIx], (between, touched): (&Arc<Plan>, &BTreeSet<String>)) {
         let until = Instant::now() + PARTED_WITHIN; // for all of them together
         let left = moving.iter().filter_map(|ix| old.bus(old.device(*ix)?.bus?));
-        for name in left.map(|bus| &bus.name).collect::<BTreeSet<_>>() {
+        for name in left.map(|bus| &bus.name).filter(|name| !touched.contains(*name)).collect::<BTreeSet<_>>() {
             let Some(part) = self.parts.get_mut(name) else { continue };
             let follows = |plan: &Option<Arc<Plan>>| plan.as_ref().is_some_and(|plan| Arc::ptr_eq(plan, between));
             if timeout_at(until, part.followed.wait_for(follows)).await.is_err() {
@@ -217,6 +243,30 @@ fn touched(old: &Plan, new: &Plan, changes: &Changes) -> BTreeSet<String> {
     touched
 }
 
+/// The touched buses of the old plan that a bus comes after: an earlier one of its name, and who has its line or its address;
+/// two at a time would disturb each other there, or only one is let in.
+fn before<'a>(old: &'a Plan, bus: &BusPlan, touched: &BTreeSet<String>) -> BTreeSet<&'a str> {
+    let earlier = old.buses.iter().filter(|earlier| touched.contains(&earlier.name));
+    let meets = |earlier: &&BusPlan| earlier.name == bus.name || meet(&earlier.link.carrier, &bus.link.carrier);
+    earlier.filter(meets).map(|earlier| earlier.name.as_str()).collect()
+}
+
+fn meet(one: &Carrier, other: &Carrier) -> bool {
+    match (one, other) {
+        (Carrier::Serial(one), Carrier::Serial(other)) => one.port == other.port,
+        (Carrier::Listen { listen: one, .. }, Carrier::Listen { listen: other, .. }) => one.port() == other.port(),
+        _ => endpoint(one).is_some() && endpoint(one) == endpoint(other),
+    }
+}
+
+fn endpoint(carrier: &Carrier) -> Option<&str> {
+    match carrier {
+        Carrier::Tcp { endpoint } | Carrier::Udp { endpoint } => Some(endpoint),
+        Carrier::Tls(tls) => Some(&tls.endpoint),
+        Carrier::Listen { .. } | Carrier::Serial(_) => None,
+    }
+}
+
 /// The devices that are on a bus before and after, but not on the same one.
 fn moving(old: &Plan, new: &Plan) -> Vec<DeviceIx> {
     let places = (0..).map(DeviceIx).zip(old.devices.iter().zip(&new.devices));
@@ -240,4 +290,26 @@ fn without(plan: &Plan, devices: &[DeviceIx]) -> Plan {
 fn bus_of(plan: &Plan, device: &str) -> Option<String> {
     let device = plan.devices.iter().find(|known| known.name == device)?;
     plan.bus(device.bus?).map(|bus| bus.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::{BusLink, Parity, SerialPlan};
+
+    #[test]
+    fn a_bus_comes_after_who_has_its_name_its_line_or_its_address_and_after_nobody_else() {
+        let line = |baud| SerialPlan { baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 };
+        let rtu = |name: &str, port: &str, baud| BusPlan::plain(name, BusLink::rtu(port, line(baud)));
+        let tcp = |name: &str, endpoint: &str| BusPlan::plain(name, BusLink::tcp(endpoint));
+        let buses =
+            vec![rtu("a", "/dev/ttyS0", 9600), rtu("b", "/dev/ttyS1", 9600), tcp("c", "x:502"), tcp("d", "x:502")];
+        let old = Plan { buses, ..Plan::empty("gw") };
+        let touched = ["a", "b", "c", "e", "f"].map(str::to_owned).into();
+        let names = |bus: &BusPlan| before(&old, bus, &touched).into_iter().collect::<Vec<_>>();
+        assert_eq!(names(&rtu("a", "/dev/ttyS1", 19200)), ["a", "b"], "they change places");
+        assert_eq!(names(&rtu("e", "/dev/ttyS0", 19200)), ["a"], "it has another name now");
+        assert_eq!(names(&tcp("f", "x:502")), ["c"], "but `d` goes on");
+        assert!(names(&tcp("f", "x:503")).is_empty());
+    }
 }

@@ -183,6 +183,38 @@ async fn while_a_reload_waits_for_a_slow_medium_what_means_the_same_under_both_p
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_that_a_reload_touches_does_not_wait_for_another_one_that_takes_long_to_end() {
+    let (fast, slow) = (Plc::start().await, Plc::start().await);
+    let text = |patience: &str, more: &str| {
+        let buses = bus("fast", fast.line.address()) + &bus("slow", slow.line.address());
+        let devices = device("d", "fast", &tag("access = \"read-write\"")) + &device("e", "slow", &tag(""));
+        (head(0) + &buses).replace("\"5s\"", patience) + &devices + more
+    };
+    let home = Home::new(&text("\"20s\"", ""));
+    let daemon = home.run();
+    let broker = daemon.mqtt().await;
+    let watch = Watch::on_all(broker).await;
+    watch.until("gw/e/v", "polled", |json| json["quality"] == "good").await;
+    slow.units.set_fault(1, Some(Fault::Dead));
+    let asked = slow.requests();
+    until("it waits for an answer", || slow.requests() > asked).await;
+    let new = bus("new", fast.line.address()) + &device("f", "new", &tag(""));
+    reload(&home, &daemon, &text("\"19s\"", &new)).await;
+    until("the fast one is back", || daemon.times_said("bus begins bus=fast ") == 2).await;
+    fast.set(0, &[1]);
+    watch.until("gw/d/v", "read", |json| json["value"] == 1).await;
+    watch.until("gw/f/v", "read on the new one", |json| json["value"] == 1).await;
+    Client4::connect(broker, "hmi").await.publish("gw/d/v/set", QoS::AtLeastOnce, "2").await;
+    watch.until("gw/d/v/set/result", "an end", |json| json["outcome"].is_string()).await;
+    assert_eq!(fast.word(0), 2);
+    assert_eq!(daemon.times_said("bus begins bus=slow "), 1, "all that while");
+    slow.units.set_fault(1, None);
+    in_force(&watch).await;
+    assert_eq!(daemon.times_said("bus begins bus=slow "), 2);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_answer_on_the_bus_that_a_device_leaves_does_not_replace_the_first_on_its_new_one() {
     let (left, joined) = (Plc::start().await, Plc::start().await);
     joined.set(0, &[2]);
