@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use super::house::House;
 use super::publisher::Configuration;
 use super::rollback::{NEEDS_RESTART, UNUSABLE, audit};
+use super::supervisor::BUS_RESTARTED;
 use super::trial::{Health, Link, Trial, Verdict, judge};
 use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
@@ -290,7 +291,9 @@ impl House {
             listeners.insert(name, open);
         }
         let (users_unread, store_failed) = (self.gatekeeper.is_locked(), self.means.store.stats().failed.get() > 0);
-        Health { devices, uplinks, listeners, users_unread, store_failed }
+        let told = self.means.notices.standing().into_iter().map(|told| told.notice);
+        let restarted = told.filter(|told| told.event == BUS_RESTARTED).map(|told| told.subject).collect();
+        Health { devices, uplinks, listeners, users_unread, store_failed, restarted }
     }
 }
 

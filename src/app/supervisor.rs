@@ -1,7 +1,8 @@
 //! Who is restarted and who ends the process.
 //!
-//! A bus that panics is built anew after a pause, the others run on. When the broker's core, the store or anybody else of
-//! the [`Crew`] ends on its own the process has no point any more: it exits and systemd starts it again.
+//! A bus that panics is built anew after a pause, the others run on; its devices are down meanwhile, and `bus_restarted`
+//! holds until one of its lives was long enough. When the broker's core, the store or anybody else of the [`Crew`] ends on
+//! its own the process has no point any more: it exits and systemd starts it again.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tokio::task::JoinError;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -36,7 +37,10 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause before a restart.
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A bus that ran this long before it panicked begins with the shortest pause again.
+/// Holds from a panic on until there was a sound life.
+pub(super) const BUS_RESTARTED: &str = "bus_restarted";
+
+/// A bus that ran this long is sound: after another panic it begins with the shortest pause again.
 const SOUND_LIFE: Duration = Duration::from_secs(600);
 
 /// What every bus of a plan is built from.
@@ -88,14 +92,17 @@ impl WatchedBus {
         let Self { mut parts, bus, slot, first } = self;
         let name = parts.plan[bus].name.clone();
         let name = name.as_str();
-        let (mut life, mut pause) = (first.run(), RESTART_PAUSE / 2);
+        let (mut life, mut pause, mut restarts) = (first.run(), RESTART_PAUSE / 2, 0);
         loop {
             let began = Instant::now();
-            let Err(panic) = tokio::spawn(parts.progress.watch("bus", name, life)).await else { return };
+            let life_of_one = tokio::spawn(parts.progress.watch("bus", name, life));
+            let Err(panic) = parts.lived(name, life_of_one, restarts).await else { return };
             pause = next_pause(pause, began.elapsed());
             tracing::error!(bus = name, error = %panic, "bus panicked and is built anew");
             let detail = format!("bus {name} failed inside the gateway and is restarted in {} s", pause.as_secs());
-            parts.notices.tell(Notice { event: "bus_restarted", phase: Phase::Once, subject: name.to_owned(), detail });
+            parts.notices.tell(Notice { event: BUS_RESTARTED, phase: Phase::Active, subject: name.to_owned(), detail });
+            restarts += 1;
+            slot.load().lost();
             // The next life sees for itself which plan is the newest: this is a place of its own to look from.
             let (mut plans, until) = (parts.plans.clone(), Instant::now() + pause);
             loop {
@@ -107,6 +114,7 @@ impl WatchedBus {
                 }
             }
             let (next, handle) = parts.life(bus);
+            handle.stats.restarts.add(restarts);
             slot.store(Arc::new(handle));
             life = next.run();
         }
@@ -263,11 +271,24 @@ impl BusParts {
         let newest = plans.taken();
         if newest.bus(bus) == self.plan.bus(bus) {
             self.plan = Arc::clone(&newest);
+            self.plan.devices_on(bus).for_each(|(device, _)| self.hub.report_down(device));
             for batch in silence(&self.plan, bus, self.clock.now()) {
                 self.hub.emit(batch).await;
             }
         }
         plans.follow(newest);
+    }
+
+    /// Waits for the end of a life. After a panic one that is long enough takes back what was told of that.
+    async fn lived(&self, name: &str, mut life: JoinHandle<()>, restarts: u64) -> Result<(), JoinError> {
+        if restarts > 0 {
+            if let Ok(ended) = timeout(SOUND_LIFE, &mut life).await {
+                return ended;
+            }
+            let (subject, detail) = (name.to_owned(), format!("bus {name} has run well since"));
+            self.notices.tell(Notice { event: BUS_RESTARTED, phase: Phase::Cleared, subject, detail });
+        }
+        life.await
     }
 
     /// What its lives share with the rooms of the house.

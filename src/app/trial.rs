@@ -1,18 +1,19 @@
 //! A reloaded configuration on trial: is what it touched worse off than before? Then the one before comes back.
 //!
 //! Pure: how things stand is brought. Worse is: a device that answered and is down, an uplink that was connected and has
-//! not been since, a listener that is not open, a users file that cannot be read, a store that cannot commit any more. What
+//! not been since, a listener that is not open, a users file that cannot be read, a store that cannot commit any more, a bus
+//! that it made fail inside the gateway. What
 //! was bad before, and what is new, proves nothing: a new device may not be wired yet. A new listener that cannot be opened
 //! does: nothing else will mend it. Nor does one lost frame, or a device whose turn has not come: of these nothing can be
 //! said yet. An uplink tries again with growing pauses, so one that has not connected is looked at until the last look; and
 //! one whose way there is the same as before says nothing as long as nobody answers at its other end: that is the link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::config::Text;
 use crate::config::difference::{Changes, How, Part};
-use crate::config::plan::{Plan, UplinkPlan};
+use crate::config::plan::{DevicePlan, Plan, UplinkPlan};
 use crate::flow::hub::Standing;
 use crate::uplink::UplinkState;
 
@@ -38,6 +39,8 @@ pub(super) struct Health {
     /// There is a users file, and it could not be read: those who are known stay, and a restart knows nobody.
     pub users_unread: bool,
     pub store_failed: bool,
+    /// The buses that panicked lately.
+    pub restarted: BTreeSet<String>,
 }
 
 /// How an uplink or a bridge stands.
@@ -66,6 +69,9 @@ pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, (old, new)
     let mut verdict = devices(before, now, changes, new);
     uplinks(&mut verdict, (before, now), changes, (old, new));
     let worse = &mut verdict.worse;
+    for bus in now.restarted.difference(&before.restarted).filter(|bus| touches(changes, bus, new)) {
+        worse.push(format!("bus {bus} failed inside the gateway"));
+    }
     for (name, open) in &now.listeners {
         let touched = changes.of(Part::Listener, name);
         let was_shut = before.listeners.get(name) == Some(&false);
@@ -80,6 +86,13 @@ pub(super) fn judge(before: &Health, now: &Health, changes: &Changes, (old, new)
         worse.push("the store cannot commit".to_owned());
     }
     verdict
+}
+
+/// The bus itself, or one of its devices.
+fn touches(changes: &Changes, bus: &str, new: &Plan) -> bool {
+    let on_it = |device: &DevicePlan| device.bus.and_then(|ix| new.bus(ix)).is_some_and(|it| it.name == bus);
+    let touched = |name: &str| changes.of(Part::Device, name).is_some();
+    changes.of(Part::Bus, bus).is_some() || new.live_devices().any(|(_, device)| on_it(device) && touched(&device.name))
 }
 
 fn uplinks(verdict: &mut Verdict, (before, now): (&Health, &Health), changes: &Changes, (old, new): (&Plan, &Plan)) {
@@ -139,7 +152,7 @@ fn devices(before: &Health, now: &Health, changes: &Changes, new: &Plan) -> Verd
 mod tests {
     use super::*;
     use crate::config::difference::Change;
-    use crate::config::plan::{BusLink, BusPlan, DevicePlan};
+    use crate::config::plan::{BusLink, BusPlan};
     use crate::model::tag::BusIx;
 
     fn changes(touched: &[(Part, &str, How)]) -> Changes {
@@ -199,6 +212,19 @@ mod tests {
         assert!(worse(&door(false), &door(false), &changed, &plan).is_empty(), "it was shut before");
         let failed = Health { store_failed: true, ..Health::default() };
         assert_eq!(worse(&Health::default(), &failed, &changes(&[]), &plan).len(), 1);
+    }
+
+    #[test]
+    fn a_bus_that_failed_under_the_new_plan_is_a_reason_if_that_touched_it() {
+        let buses = ["net", "far"].map(|name| BusPlan::plain(name, BusLink::tcp("x:1"))).into();
+        let plan = Plan { buses, devices: vec![DevicePlan::plain("pump", BusIx(0), 1)], ..Plan::empty("gw") };
+        let failed = Health { restarted: ["net".to_owned()].into(), ..Health::default() };
+        let touched = |part, name| changes(&[(part, name, How::Changed)]);
+        for it in [touched(Part::Bus, "net"), touched(Part::Device, "pump")] {
+            assert_eq!(worse(&Health::default(), &failed, &it, &plan), ["bus net failed inside the gateway"]);
+            assert!(worse(&failed, &failed, &it, &plan).is_empty(), "it failed before");
+        }
+        assert!(worse(&Health::default(), &failed, &touched(Part::Bus, "far"), &plan).is_empty(), "another one");
     }
 
     #[test]

@@ -42,6 +42,14 @@ pub struct BusHandle {
     pub switches: Arc<Switches>,
 }
 
+impl BusHandle {
+    /// Its life has ended by a panic, and there will be another one.
+    pub fn lost(&self) {
+        self.stats.restarts.one();
+        std::iter::once(&self.stats).chain(&self.others).for_each(|lane| lane.connected.set(0));
+    }
+}
+
 /// What every room of the house shares.
 #[derive(Clone)]
 pub struct Shared {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::outlet;
 use crate::config::plan::Plan;
 use crate::flow::clock::Clock;
-use crate::flow::hub::{DeviceReport, Diagnosis, Hub, Standing};
+use crate::flow::hub::{DeviceReport, Hub, Standing};
 use crate::flow::latest::{Fresh, Latest};
 use crate::flow::stop::Stop;
 use crate::model::tag::DeviceIx;
@@ -74,16 +74,7 @@ impl DerivedTags {
     fn report(&self) {
         let devices = (0..).map(DeviceIx).zip(&self.plan.devices).filter(|(_, device)| device.bus.is_none());
         for (device, _) in devices {
-            self.hub.report(DeviceReport {
-                device,
-                standing: Standing::Answering,
-                last_success: None,
-                requests: 0,
-                timeouts: 0,
-                exceptions: 0,
-                errors: 0,
-                diagnosis: Diagnosis::default(),
-            });
+            self.hub.report(DeviceReport::unasked(device, Standing::Answering));
         }
     }
 

@@ -68,6 +68,8 @@ pub struct BusStats {
     pub commands: Counter,
     /// Time in transactions and the silences they need, microseconds.
     pub busy_micros: Counter,
+    /// Panics that it was built anew after.
+    pub restarts: Counter,
     /// Turns of the bus's loop: it stands still only when the bus is stuck, whatever the devices do.
     pub turns: Counter,
     /// Polls that were carried out, whatever came of them.

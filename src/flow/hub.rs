@@ -19,7 +19,7 @@ use crate::model::lock::HoldEither as _;
 use crate::model::number::{Class, Number};
 use crate::model::sample::{Batch, Sample};
 use crate::model::stats::Counter;
-use crate::model::tag::TagIx;
+use crate::model::tag::{DeviceIx, TagIx};
 use crate::model::time::Stamp;
 
 use super::alarms::{AlarmKey, AlarmNews};
@@ -308,6 +308,11 @@ impl Hub {
     /// A device changed its standing or its counts.
     pub fn report(&self, report: DeviceReport) {
         self.shared.latest.put_device(report);
+    }
+
+    /// Nobody asks this device for now: it is down, with its last counts, unless it is to be left alone anyway.
+    pub fn report_down(&self, device: DeviceIx) {
+        self.shared.latest.put_down(device);
     }
 
     /// Counters.

@@ -14,7 +14,7 @@ use crate::model::stats::Counter;
 use crate::model::tag::{DeviceIx, TagIx};
 
 use super::alarms::AlarmSlots;
-use super::hub::DeviceReport;
+use super::hub::{DeviceReport, Standing};
 
 /// What the publisher takes out: the newest of everything that changed since it last looked.
 #[derive(Debug, Default)]
@@ -90,6 +90,15 @@ impl Latest {
             }
         }
         self.changed.notify_one();
+    }
+
+    /// See [`Hub::report_down`](super::hub::Hub::report_down).
+    pub fn put_down(&self, device: DeviceIx) {
+        let known = self.inner.hold().reports.get(&device).cloned();
+        let report = known.unwrap_or_else(|| DeviceReport::unasked(device, Standing::Down));
+        if report.standing != Standing::Paused {
+            self.put_device(DeviceReport { standing: Standing::Down, ..report });
+        }
     }
 
     /// The newest of these tags, whether it was taken or not; `None` where there was none yet.

@@ -117,6 +117,55 @@ async fn a_panic_in_one_bus_leaves_the_others_running_its_tags_bad_and_itself_to
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_panicked_does_not_look_well_before_it_is_and_is_remembered_until_it_has_lived_long_enough() {
+    let mut plan = rig::plan(rig::tcp("nowhere:502"));
+    rig::device(&mut plan, 1);
+    rig::tag(&mut plan, Table::Holding, 7, DataType::Uint16);
+    let (plc, opened) = (Plc::new(Framing::Tcp), Arc::new(AtomicUsize::new(0)));
+    let (hub, latest, _) = hub(plan.tags.iter().map(|tag| tag.class).collect());
+    let (plan, stop, (told, mut events)) = (Arc::new(plan), Stop::new(), notices());
+    let moody = (plc.clone(), opened);
+    let parts = BusParts {
+        plans: Plans::new(tokio::sync::watch::Sender::new(Arc::clone(&plan)).subscribe()),
+        plan,
+        hub,
+        clock: Clock::new(Arc::new(TokioTime(Instant::now())), Boot(1), 0),
+        stop: stop.clone(),
+        pauses: Pauses::default(),
+        notices: told,
+        progress: Progress::default(),
+        memory: None,
+        build: Arc::new(move |parts: &BusParts, bus| {
+            let opener = Box::new(Moody(moody.0.clone(), Arc::clone(&moody.1)));
+            let (bus, handle) = Bus::over(opener, Arc::clone(&parts.plan), bus, &parts.hub, parts.shared());
+            (bus.into(), handle)
+        }),
+    };
+    let (bus, slot) = WatchedBus::new(parts, BusIx(0));
+    let task = tokio::spawn(bus.run());
+    let stands = || {
+        let (stats, reports) = (Arc::clone(&slot.load().stats), latest.reports());
+        (reports.first().map(|report| report.standing), stats.connected.get(), stats.restarts.get())
+    };
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stands(), (Some(Standing::Answering), 1, 0));
+    plc.next([plc::Fault::Close]);
+    let event = events.recv().await.expect("told");
+    assert_eq!((event.event, event.phase), ("bus_restarted", Phase::Active));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(stands(), (Some(Standing::Down), 0, 1), "between two lives");
+    assert!(latest.reports()[0].requests > 0, "with its last counts");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stands(), (Some(Standing::Answering), 1, 1));
+    let since = Instant::now();
+    let event = events.recv().await.expect("told");
+    assert_eq!((event.event, event.phase), ("bus_restarted", Phase::Cleared));
+    assert!(since.elapsed() > Duration::from_secs(590), "{:?}", since.elapsed());
+    stop.begin();
+    task.await.expect("ends");
+}
+
 /// Panics whenever it is opened.
 struct Broken;
 

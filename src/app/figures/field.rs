@@ -25,6 +25,7 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
         polls_skipped,
         probes,
         commands,
+        restarts,
         busy_micros,
         turns,
         polls,
@@ -49,6 +50,7 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
     count("bus_polls_skipped", "Polls left out because their time had passed.", polls_skipped);
     count("bus_probes", "Requests to devices that are down.", probes);
     count("bus_commands", "Commands taken from the queue.", commands);
+    count("bus_restarts", "Times it failed inside the gateway and was begun anew.", restarts);
     count("bus_turns", "Turns of the loop; it stands still only when the bus is stuck.", turns);
     count("bus_polls", "Polls carried out, whatever came of them.", polls);
     let help = "Values dropped because a reload had just taken their tag away, or made it mean something else.";

@@ -51,6 +51,15 @@ pub struct DeviceReport {
     pub diagnosis: Diagnosis,
 }
 
+impl DeviceReport {
+    /// Of one that was never asked anything.
+    pub fn unasked(device: DeviceIx, standing: Standing) -> Self {
+        let (requests, timeouts, exceptions, errors) = (0, 0, 0, 0);
+        let diagnosis = Diagnosis::default();
+        Self { device, standing, last_success: None, requests, timeouts, exceptions, errors, diagnosis }
+    }
+}
+
 /// What a person at the cabinet wants to know of a device; counts since start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Diagnosis {
