@@ -106,6 +106,51 @@ async fn while_the_disk_fails_what_would_be_owed_is_refused_and_afterwards_it_wo
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+/// As many as may be settled at a time.
+#[tokio::test]
+async fn a_client_whose_handshakes_cannot_end_because_the_disk_fails_is_heard_all_the_same() {
+    const WINDOW: u16 = 64;
+    if !strace::may_attach() {
+        return;
+    }
+    let home = Home::new(&crate::kill::config());
+    let daemon = home.run();
+    let address = daemon.mqtt().await;
+    let mut reader = Client5::connect(address, "reader", lasting(3600)).await;
+    reader.subscribe(filter("q", 2), None).await;
+    reader.leave().await;
+    let mut sender = Client5::connect(address, "sender", lasting(3600)).await;
+    for id in 1..=WINDOW {
+        let mut publish = message("q", 2, "x");
+        publish.pkid = id;
+        sender.send(v5::Packet::Publish(publish)).await;
+    }
+    for id in 1..=WINDOW {
+        assert!(matches!(sender.next().await, v5::Packet::PubRec(pubrec) if pubrec.pkid == id));
+    }
+    let injection = Injection::begin(&daemon, &home, "pwrite64,write", "ENOSPC");
+    let mut other = Client5::connect(address, "other", |_| {}).await;
+    publish_until(false, &mut other, &mut 0, &mut Vec::new()).await;
+    for id in 1..=WINDOW {
+        sender.send(v5::Packet::PubRel(v5::PubRel::new(id, None))).await;
+    }
+    // It is tried again, in vain.
+    let failed = injected(&home);
+    let began = Instant::now();
+    while injected(&home) < failed + 4 {
+        assert!(began.elapsed() < PATIENCE, "the disk is tried");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sender.ping().await;
+    drop(injection);
+    let mut over = std::collections::HashSet::new();
+    while over.len() < usize::from(WINDOW) {
+        let v5::Packet::PubComp(pubcomp) = sender.next().await else { panic!("a PUBCOMP") };
+        assert!(over.insert(pubcomp.pkid), "each once");
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
 /// More than SQLite has in memory, and than waits in its log.
 async fn owe_much(sender: &mut Client5) -> Vec<String> {
     let mut texts = Vec::new();

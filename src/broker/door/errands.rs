@@ -54,11 +54,14 @@ pub(super) struct Waits {
     pause: Option<Committed>,
     reading: Option<Reading>,
     tasks: JoinSet<Done>,
+    /// What is tried until the disk works.
+    insisted: JoinSet<Done>,
     done: Vec<Done>,
 }
 
 impl Waits {
-    /// How many things that the client waits for, too?
+    /// How many things that the client waits for, too? Without what waits for a disk that fails: that may be for days, and
+    /// whoever is not read meanwhile is not known to have gone. Its window and the bound of what is unreleased are enough.
     pub(super) fn len(&self) -> usize {
         self.commits.len() + self.tasks.len()
     }
@@ -106,7 +109,7 @@ impl Waits {
     /// It was not committed, but will be: done then.
     pub(super) fn insist(&mut self, shared: &Arc<Shared>, done: Done) {
         let shared = Arc::clone(shared);
-        self.task(async move {
+        self.insisted.spawn(async move {
             loop {
                 tokio::time::sleep(AGAIN).await;
                 if matches!(shared.disk.committed().await, Ok(Ok(()))) {
@@ -165,11 +168,13 @@ impl Waits {
             self.reading = None;
             self.done.push(Done::Page(rows));
         }
-        while let Poll::Ready(Some(finished)) = self.tasks.poll_join_next(context) {
-            match finished {
-                Ok(done) => self.done.push(done),
-                // These tasks do not panic and are not cancelled; a publish lost that way would just not be acknowledged.
-                Err(error) => tracing::error!(%error, "a publish could not be settled"),
+        for tasks in [&mut self.tasks, &mut self.insisted] {
+            while let Poll::Ready(Some(finished)) = tasks.poll_join_next(context) {
+                match finished {
+                    Ok(done) => self.done.push(done),
+                    // These tasks do not panic and are not cancelled; a publish lost that way would just not be acknowledged.
+                    Err(error) => tracing::error!(%error, "a publish could not be settled"),
+                }
             }
         }
         if self.done.is_empty() { Poll::Pending } else { Poll::Ready(()) }
