@@ -2,8 +2,12 @@
 //!
 //! With MQTT 5 it may wait for the client to come back: for the will delay, but not longer than its session lives. A
 //! will is never a command: it would move a pump because of a broken cable, long after anybody asked for it.
+//!
+//! A CONNECT may have a long one, and a thousand idle clients would fill a small box with theirs: together they may take
+//! [`BYTES_MAX`], and short ones always have room, since the number of clients is bounded.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,8 +19,43 @@ use crate::access::Identity;
 /// Wills that may wait at once; one more is published at once.
 const WAITING_MAX: usize = 1024;
 
+/// What the wills of all clients may take, bytes, also of those that have gone and whose wills wait.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A will of up to so many bytes is taken all the same: nobody who leaves what a plant's clients leave is kept out.
+const SHORT_BYTES: usize = 4 * 1024;
+
+/// Bytes of all wills.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Room(Arc<AtomicUsize>);
+
+/// What a will is charged; given back when this is dropped.
+#[derive(Debug)]
+struct Charge(Room, usize);
+
+impl Room {
+    /// Charges a will that takes the place of so many bytes. False: there is no room for it.
+    pub(super) fn charge(&self, will: &mut LastWill, instead_of: usize) -> bool {
+        // What stands in its properties is held decoded, too.
+        let bytes = will.message.cost() + will.message.properties().len();
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Charge(self.clone(), bytes);
+        if bytes > SHORT_BYTES && before + bytes > BYTES_MAX + instead_of {
+            return false;
+        }
+        will.charge = Some(charge);
+        true
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
 /// A will, ready to be published.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct LastWill {
     message: Message,
     expiry: Option<Duration>,
@@ -24,6 +63,7 @@ pub(super) struct LastWill {
     delay: Duration,
     /// Who leaves it.
     source: Identity,
+    charge: Option<Charge>,
 }
 
 impl LastWill {
@@ -43,6 +83,7 @@ impl LastWill {
             retain: will.retain,
             delay: Duration::from_secs(will.delay.into()),
             source,
+            charge: None,
         }
     }
 
@@ -76,39 +117,51 @@ impl LastWill {
 
 /// Wills of clients that may come back.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(Vec<(Arc<str>, Instant, LastWill)>);
+pub(super) struct Waiting {
+    wills: Vec<(Arc<str>, Instant, LastWill)>,
+    /// For these, and for those of whoever is connected.
+    pub room: Room,
+}
 
 impl Waiting {
+    /// Charges the will of a client that comes in; one that waits for it is called back then.
+    pub(super) fn charge(&self, id: &str, will: Option<&mut LastWill>) -> bool {
+        let Some(will) = will else { return true };
+        let before = self.wills.iter().find(|(waiting, ..)| **waiting == *id);
+        let before = before.and_then(|(.., will)| will.charge.as_ref());
+        self.room.charge(will, before.map_or(0, |charge| charge.1))
+    }
+
     /// Lets a will wait while the session lives, for so many seconds at most; given back when it must be published at
     /// once.
     pub(super) fn add(&mut self, id: Arc<str>, will: LastWill, expiry: u32, now: Instant) -> Option<LastWill> {
         let delay = will.delay.min(Duration::from_secs(expiry.into()));
-        if delay.is_zero() || self.0.len() >= WAITING_MAX {
+        if delay.is_zero() || self.wills.len() >= WAITING_MAX {
             return Some(will);
         }
         let due = now + delay;
-        self.0.push((id, due, will));
+        self.wills.push((id, due, will));
         None
     }
 
     /// The client is back, or its session has ended.
     pub(super) fn call_back(&mut self, id: &str) -> Option<LastWill> {
-        let place = self.0.iter().position(|(waiting, ..)| **waiting == *id)?;
-        Some(self.0.swap_remove(place).2)
+        let place = self.wills.iter().position(|(waiting, ..)| **waiting == *id)?;
+        Some(self.wills.swap_remove(place).2)
     }
 
     /// Keeps those that may be left still: asked with client id and topic.
     pub(super) fn retain(&mut self, may_stay: impl Fn(&str, &str) -> bool) {
-        self.0.retain(|(id, _, will)| may_stay(id, will.topic()));
+        self.wills.retain(|(id, _, will)| may_stay(id, will.topic()));
     }
 
     /// Those whose time has come.
     pub(super) fn due(&mut self, now: Instant) -> Vec<LastWill> {
-        self.0.extract_if(.., |(_, due, _)| *due <= now).map(|(.., will)| will).collect()
+        self.wills.extract_if(.., |(_, due, _)| *due <= now).map(|(.., will)| will).collect()
     }
 
     /// All of them: the gateway stops.
     pub(super) fn all(&mut self) -> Vec<LastWill> {
-        self.0.drain(..).map(|(.., will)| will).collect()
+        self.wills.drain(..).map(|(.., will)| will).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Clients that want more than their share: of the processor, of memory, of everybody's attention.
 
+use crate::sessions::More as _;
 use crate::support;
 
 use std::collections::HashSet;
@@ -113,6 +114,60 @@ async fn hundreds_of_wills_at_once_all_arrive_and_nobody_stays_behind() {
     until("all have gone", || broker.publisher.stats().clients.get() == 1).await;
     assert!(broker.publisher.stats().retained.get() >= MANY as u64);
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn long_wills_of_all_clients_together_are_bounded_and_whoever_leaves_a_short_one_or_none_comes_in() {
+    const LONG: usize = 60_000;
+    const ALL: usize = 8 * 1024 * 1024;
+    let broker = Running::start().await;
+    let address = broker.address;
+    let leaving = |id: String, bytes: usize, delay: Option<u32>| async move {
+        let (mut client, connack) = Client5::open(address, &id, |wishes| {
+            let properties = v5::LastWillProperties { delay_interval: delay, ..no_will_properties() };
+            let (qos, payload) = (rumqttc::v5::mqttbytes::QoS::AtMostOnce, "x".repeat(bytes));
+            wishes.properties.session_expiry_interval = delay;
+            wishes.connect.clean_start = delay.is_none();
+            wishes.will = Some(v5::LastWill::new("w", payload, qos, false, Some(properties)));
+        })
+        .await;
+        if connack.code == v5::ConnectReturnCode::Success {
+            client.ping().await;
+            return Some(client);
+        }
+        assert_eq!(connack.code, v5::ConnectReturnCode::QuotaExceeded);
+        None
+    };
+    let mut inside = Vec::new();
+    while let Some(client) = leaving(format!("c{}", inside.len()), LONG, Some(3600)).await {
+        inside.push(client);
+        assert!(inside.len() * LONG < ALL, "in the end there is no room");
+    }
+    assert!((inside.len() + 2) * LONG > ALL, "{} have come in", inside.len());
+    assert!(leaving("short".into(), 2000, None).await.is_some());
+    broker.v5("without").await.ping().await;
+    // Whoever has gone and may come back has left its will still.
+    let clients = broker.publisher.stats().clients.get();
+    drop(inside.pop());
+    until("it has gone", || broker.publisher.stats().clients.get() < clients).await;
+    assert!(leaving("late".into(), LONG, None).await.is_none());
+    let back = leaving(format!("c{}", inside.len()), LONG, Some(3600)).await;
+    assert!(back.is_some(), "it leaves that one again");
+    inside.pop().expect("another").leave().await;
+    assert!(leaving("late".into(), LONG, None).await.is_some(), "the will of a goodbye is forgotten");
+    broker.stop().await;
+}
+
+fn no_will_properties() -> v5::LastWillProperties {
+    v5::LastWillProperties {
+        delay_interval: None,
+        payload_format_indicator: None,
+        message_expiry_interval: None,
+        content_type: None,
+        response_topic: None,
+        correlation_data: None,
+        user_properties: Vec::new(),
+    }
 }
 
 #[tokio::test]

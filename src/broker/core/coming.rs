@@ -149,6 +149,9 @@ impl Shared {
                 }
             }
             if goes_on {
+                if !core.wills.charge(&newcomer.id, newcomer.will.as_mut()) {
+                    return Attempt::Refused(QUOTA_EXCEEDED);
+                }
                 return self.take_up(core, key, newcomer).map_or(Attempt::Refused(BUSY), Attempt::In);
             }
             self.end_session(core, key, now);
@@ -284,9 +287,10 @@ impl Shared {
     }
 
     fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {
-        let Newcomer { id, identity, version, expiry, will, outbox, .. } = newcomer;
+        let Newcomer { id, identity, version, expiry, mut will, outbox, .. } = newcomer;
         let identity = Some(identity);
-        if expiry > 0 && (core.durable >= self.bounds.max_sessions || self.disk.is_crowded()) {
+        let is_full = expiry > 0 && (core.durable >= self.bounds.max_sessions || self.disk.is_crowded());
+        if is_full || !core.wills.charge(&id, will.as_mut()) {
             return Attempt::Refused(QUOTA_EXCEEDED);
         }
         let durable = (expiry > 0).then(|| Box::new(Durable::new(self.disk.new_session(), version, &self.owed)));

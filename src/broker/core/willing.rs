@@ -19,10 +19,11 @@ const LEVEL: u8 = 5;
 
 impl Shared {
     /// Instead of the will that the owner of this outbox has left, if it is connected still. One that it may not leave is not
-    /// taken: then the one before stands.
+    /// taken, nor one for which there is no room: then the one before stands.
     #[cfg_attr(not(feature = "mqtt-sn"), allow(dead_code, reason = "only its clients can ask for it"))]
     pub(in crate::broker) fn change_will(&self, key: ClientKey, outbox: &Arc<Outbox>, will: Option<Will>) -> Taken {
         let mut core = self.lock();
+        let room = core.wills.room.clone();
         let Some(client) = here(&mut core, key, outbox) else { return Taken::No };
         let (Some(identity), Presence::Here(connected)) = (client.identity.clone(), &mut client.presence) else {
             return Taken::No;
@@ -31,13 +32,12 @@ impl Shared {
             connected.will = None;
             return Taken::Yes;
         };
-        match self.judged(LastWill::new(will, identity)) {
-            Some(will) => {
-                connected.will = Some(will);
-                Taken::Yes
-            }
-            None => Taken::No,
+        let Some(mut will) = self.judged(LastWill::new(will, identity)) else { return Taken::No };
+        if !room.charge(&mut will, 0) {
+            return Taken::No;
         }
+        connected.will = Some(will);
+        Taken::Yes
     }
 
     /// The session of this outbox's owner was to end with its connection, and is to outlive it from now on, with all it has

@@ -57,7 +57,7 @@ const fn why(reason: u8) -> &'static str {
         0x89 => "too busy, try again",
         0x8B => "the gateway stops",
         0x95 => "the content of the will is longer than max_payload_size",
-        0x97 => "no room for more sessions that outlive their connection",
+        0x97 => "no room for more sessions that outlive their connection, or for so long a will",
         0x9A => "no retained messages here, not as a will either",
         0x9B => "the QoS of the will is higher than the Maximum QoS",
         _ => "",
@@ -158,7 +158,7 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         return arrival.shared.stats.connects_refused.one();
     }
     // Not kept for as long as the client stays.
-    connect.password = None;
+    (connect.user, connect.password) = (None, None);
     let outbox = Arc::new(Outbox::new(Arc::clone(&arrival.shared.waiting), limits.queued_bytes));
     if let Some(certificate) = &arrival.shown.certificate {
         certificate.guest.connected(&outbox);
