@@ -7,7 +7,10 @@
 //! message that nobody asks for (QoS 0) is told of as soon as it is in the lanes; one that finds no place there goes into
 //! a gap record. Messages submitted one after the other are stored in that order.
 //!
-//! Bounded: so many bytes may wait for each store ([`WAITING_BYTES_MAX`]); who submits more to it waits, and nobody else.
+//! Bounded: so many bytes may wait for each store ([`WAITING_BYTES_MAX`]); who submits more to it waits, and nobody else. What
+//! waits in all is counted in `unsettled`, and the broker reads no more long messages while it is very much.
+
+mod unsettled;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +29,7 @@ use crate::model::number::{Class, Number};
 use crate::model::time::Stamp;
 
 use super::hub::{DURABLE_WAIT_MAX, Hub};
+pub use unsettled::Unsettled;
 
 /// Bytes of messages on their way into one store; a larger message goes alone. Into several stores a message goes without
 /// being copied.
@@ -136,6 +140,7 @@ pub enum Refused {
 #[derive(Debug, Clone)]
 pub struct ForwardEntry {
     ways: Arc<RwLock<Arc<Ways>>>,
+    unsettled: Arc<Unsettled>,
 }
 
 #[derive(Debug)]
@@ -148,7 +153,8 @@ struct Ways {
 impl ForwardEntry {
     /// The rules in order, and the durable lanes they speak of.
     pub fn new(routes: Vec<Route>, lanes: Vec<Hub>) -> Self {
-        Self { ways: Arc::new(RwLock::new(Arc::new(Ways { routes, lanes: Some(lanes) }))) }
+        let ways = Arc::new(RwLock::new(Arc::new(Ways { routes, lanes: Some(lanes) })));
+        Self { ways, unsettled: Arc::default() }
     }
 
     /// Other rules and lanes from now on; a message that is just going in goes by the old ones. Nothing once it is closed.
@@ -174,7 +180,17 @@ impl ForwardEntry {
     /// it although it is refused, where another cannot take it.
     pub fn submit(&self, letter: Letter) -> impl Future<Output = Result<(), Refused>> + Send + 'static {
         let entry = self.clone();
-        unconstrained(async move { deliver(entry.ways().parcels(&letter, |_| true)?).await })
+        // Who brings messages down from elsewhere waits by a bound of its own.
+        let held = letter.from.is_none().then(|| self.unsettled.hold(letter.message.bytes()));
+        unconstrained(async move {
+            let _held = held;
+            deliver(entry.ways().parcels(&letter, |_| true)?).await
+        })
+    }
+
+    /// How much of what local senders submitted waits to be stored.
+    pub const fn unsettled(&self) -> &Arc<Unsettled> {
+        &self.unsettled
     }
 
     /// Stores a message for one bridge alone: what was retained before it was there. For whoever wishes a receipt, it and all

@@ -36,7 +36,7 @@ impl Duty {
 
     /// Hands a command in; acknowledged when it is journalled.
     pub(super) fn command(&mut self, token: Token, request: Request) -> Option<Verdict> {
-        let commands = self.shared.commands.clone();
+        let (commands, bytes) = (self.shared.commands.clone(), request.payload.len());
         let mut answer = Box::pin(async move {
             match commands.submit(request).await {
                 Admission::Accepted => Verdict::Taken(0),
@@ -47,7 +47,7 @@ impl Duty {
         if let Poll::Ready(verdict) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Some(verdict);
         }
-        self.waits.task(async move { Done::Settled(token, answer.await) });
+        self.waits.task(bytes, async move { Done::Settled(token, answer.await) });
         None
     }
 }

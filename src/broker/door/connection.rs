@@ -148,7 +148,7 @@ impl Connection {
         W: AsyncWrite + Unpin,
     {
         let ((reader, intake), (writer, out)) = (input, output);
-        let (mut stalled_since, mut lent) = (None, false);
+        let (mut stalled_since, mut lent, mut listened) = (None, false, true);
         // Lives as long as the connection and is set anew only for something earlier: a timer per packet costs more than
         // the packet.
         let mut watch = pin!(tokio::time::sleep_until(Instant::now() + NOTHING_DUE));
@@ -180,14 +180,15 @@ impl Connection {
                 return Ending::Lost;
             }
             // There may be more to say than had room in `out`.
-            let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(out);
+            let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(intake, out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
-            let may_read = left.packets == Rest::Nothing && (!full || out.len() >= OUT_BYTES) && self.takes_more(out);
+            let may_read =
+                left.packets == Rest::Nothing && (!full || out.len() >= OUT_BYTES) && self.takes_more(intake, out);
             // Where nothing else is to be done, it is read below.
             let read = if may_read && (more || intake.needs_place()) { at_once(intake.read(reader)) } else { None };
-            // Silence is measured only while we listen.
+            // Silence is measured only while we listen, from when we begin to.
             let listens = may_read && !intake.is_in_line();
-            if !listens {
+            if !std::mem::replace(&mut listened, listens) || !listens {
                 self.duty.excuse();
             }
             if read.as_ref().is_some_and(|read| !self.has_read(read)) {
@@ -202,9 +203,8 @@ impl Connection {
                 continue;
             }
             let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| listens);
-            let may_stall = self.duty.terms.watch == Watch::Doors;
-            let stalled_at =
-                (!out.is_empty() && !may_stall).then(|| *stalled_since.get_or_insert_with(Instant::now) + STALLED_MAX);
+            let may_stall = out.is_empty() || self.duty.terms.watch == Watch::Doors;
+            let stalled_at = (!may_stall).then(|| *stalled_since.get_or_insert_with(Instant::now) + STALLED_MAX);
             let alarm = silent_at.into_iter().chain(stalled_at).min();
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
                 watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
@@ -282,7 +282,7 @@ impl Connection {
     /// Deals with packets that have come, up to a measure, while there is room for what they cause.
     fn packets(&mut self, intake: &mut Intake, out: &mut BytesMut, most_out: usize) -> Result<Rest, Ending> {
         for number in 0..PACKETS {
-            if self.duty.is_full() || out.len() >= most_out {
+            if self.duty.is_full(intake.next_bytes()) || out.len() >= most_out {
                 break;
             }
             let packet = match intake.next() {
@@ -312,7 +312,7 @@ impl Connection {
             }
             match self.packets(intake, out, usize::MAX) {
                 Err(ending) => return Some(ending),
-                Ok(Rest::More) if self.duty.is_full() => {
+                Ok(Rest::More) if self.duty.is_full(intake.next_bytes()) => {
                     tokio::time::timeout_at(until, self.duty.settled()).await.ok()?;
                 }
                 Ok(Rest::More) => {}
@@ -329,8 +329,8 @@ impl Connection {
     }
 
     /// Is there room for what a packet may cause?
-    fn takes_more(&mut self, out: &BytesMut) -> bool {
-        !self.duty.is_full() && out.len() < self.heard_up_to()
+    fn takes_more(&mut self, intake: &Intake, out: &BytesMut) -> bool {
+        !self.duty.is_full(intake.next_bytes()) && out.len() < self.heard_up_to()
     }
 
     /// How much output there may be. Whoever may sleep on it is heard all the same: the answers have room of their own.

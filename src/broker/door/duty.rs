@@ -138,12 +138,13 @@ impl Duty {
         decode(if self.legacy { frame.without_dup() } else { frame }, self.version)
     }
 
-    /// Is so much waiting to be settled, or for the disk, that no more should be read?
-    pub(super) fn is_full(&mut self) -> bool {
+    /// Is so much waiting to be settled, or for the disk, that no more should be read? `next`: bytes of the packet that comes.
+    pub(super) fn is_full(&mut self, next: usize) -> bool {
         if self.is_kept && !self.waits.is_pausing() && self.shared.disk.is_behind() {
             self.waits.pause(self.shared.disk.committed());
         }
-        self.waits.is_pausing() || self.session.is_full(self.waits.len())
+        let is_busy = self.waits.is_pausing() || self.session.is_full(self.waits.len());
+        is_busy || !self.waits.has_room(next, self.shared.forward.unsettled())
     }
 
     /// How many publishes wait for the turn of other clients, since this was last asked.
@@ -331,7 +332,9 @@ impl Duty {
         match (stored, committed) {
             (None, None) => return Some(verdict),
             (None, Some(committed)) => self.waits.commit(committed, Done::Settled(token, verdict)),
-            (Some(stored), committed) => self.wait_for_both(token, packet_id, stored, (committed, verdict)),
+            (Some(stored), committed) => {
+                self.wait_for_both((token, message.cost()), packet_id, stored, (committed, verdict));
+            }
         }
         None
     }
@@ -344,7 +347,7 @@ impl Duty {
             Some(tally) => self.shared.disk.confirm(tally.id, packet_id),
             None => self.shared.disk.committed(),
         };
-        let (access, ownership) = (&self.shared.access, &self.shared.ownership);
+        let (access, ownership, bytes) = (&self.shared.access, &self.shared.ownership, publish.payload.len());
         let stored = match ruling::judge(access, ownership, &self.identity, &publish.topic, publish.retain) {
             Ruling::Publish(retain) => self.shared.forward(&message(publish), retain),
             Ruling::Refuse(_) | Ruling::Command(_) => None,
@@ -352,7 +355,7 @@ impl Duty {
         let verdict = Verdict::Owed(0);
         match stored {
             None => self.waits.commit(committed, Done::Settled(token, verdict)),
-            Some(stored) => self.wait_for_both(token, Some(packet_id), stored, (Some(committed), verdict)),
+            Some(stored) => self.wait_for_both((token, bytes), Some(packet_id), stored, (Some(committed), verdict)),
         }
     }
 
@@ -360,13 +363,13 @@ impl Duty {
     /// identifier, so the ledger must forget this one first: after a restart it would pass for one that has arrived.
     fn wait_for_both(
         &mut self,
-        token: Token,
+        (token, bytes): (Token, usize),
         packet_id: Option<u16>,
         stored: Stored,
         local: (Option<Committed>, Verdict),
     ) {
         let (shared, tally) = (Arc::clone(&self.shared), self.tally.clone());
-        self.waits.task(async move {
+        self.waits.task(bytes, async move {
             let (committed, verdict) = local;
             let verdict = match stored.await {
                 Ok(()) => kept(committed, verdict).await,

@@ -2,6 +2,9 @@
 //!
 //! Commits come in the order in which they were entered, so one queue serves them all. What could not be committed is
 //! asked for again after a pause where nothing else can be done; a disk that does not work makes nobody spin.
+//!
+//! What waits here is in memory: a client is not read further while much of its own does, nor to something long while much of
+//! all clients' waits for the stores upstream. It goes on as soon as that is less.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,9 +19,17 @@ use crate::broker::core::Shared;
 use crate::broker::durable::Tally;
 use crate::broker::session::{Token, Verdict};
 use crate::disk::ledger::{Committed, NotCommitted, OwedRow};
+use crate::flow::forward::Unsettled;
 
 /// Bytes of owed messages read at a time.
 const PAGE_BYTES: usize = 256 * 1024;
+
+/// Bytes of a client's publishes that may wait for a store or a journal; one message alone may be longer. A window full of
+/// messages of 16 KiB, and two orders of magnitude above what a plant's clients have on the way.
+const UNSETTLED_BYTES_MAX: usize = 1024 * 1024;
+
+/// A client of whose publishes no more than this would wait is not stopped by what waits of others.
+const LITTLE_BYTES: usize = 16 * 1024;
 
 /// Pause before a disk that did not work is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,7 +49,7 @@ pub(super) enum Done {
     Page(Vec<OwedRow>),
     /// All that was at hand is committed.
     Committed,
-    /// The disk has caught up.
+    /// The disk, or the stores, have caught up: it may be heard again.
     Paused,
     /// Something that must be on disk is not: the connection ends.
     Failed,
@@ -53,9 +64,14 @@ pub(super) struct Waits {
     gate: Option<Committed>,
     pause: Option<Committed>,
     reading: Option<Reading>,
-    tasks: JoinSet<Done>,
+    /// With how many bytes each holds.
+    tasks: JoinSet<(Done, usize)>,
+    /// Of these together.
+    bytes: usize,
     /// What is tried until the disk works.
-    insisted: JoinSet<Done>,
+    insisted: JoinSet<(Done, usize)>,
+    /// In line, since so much of all clients' waits.
+    in_line: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     done: Vec<Done>,
 }
 
@@ -64,6 +80,19 @@ impl Waits {
     /// whoever is not read meanwhile is not known to have gone. Its window and the bound of what is unreleased are enough.
     pub(super) fn len(&self) -> usize {
         self.commits.len() + self.tasks.len()
+    }
+
+    /// Is there room for the next packet, of this length? Where there is not, it is told when to look again.
+    pub(super) fn has_room(&mut self, next: usize, all: &Arc<Unsettled>) -> bool {
+        let bytes = self.bytes + next;
+        if self.bytes > 0 && bytes > UNSETTLED_BYTES_MAX {
+            return false;
+        }
+        if bytes <= LITTLE_BYTES || !all.is_crowded() {
+            return true;
+        }
+        self.in_line.get_or_insert_with(|| Box::pin(Arc::clone(all).room()));
+        false
     }
 
     /// When this is committed, that is done.
@@ -86,9 +115,10 @@ impl Waits {
         self.pause.is_some()
     }
 
-    /// Done when its future is.
-    pub(super) fn task(&mut self, work: impl Future<Output = Done> + Send + 'static) {
-        self.tasks.spawn(work);
+    /// Done when its future is, which holds so many bytes.
+    pub(super) fn task(&mut self, bytes: usize, work: impl Future<Output = Done> + Send + 'static) {
+        self.bytes += bytes;
+        self.tasks.spawn(async move { (work.await, bytes) });
     }
 
     /// Reads a page of what is owed from this ordinal on.
@@ -113,7 +143,7 @@ impl Waits {
             loop {
                 tokio::time::sleep(AGAIN).await;
                 if matches!(shared.disk.committed().await, Ok(Ok(()))) {
-                    return done;
+                    return (done, 0);
                 }
             }
         });
@@ -162,6 +192,12 @@ impl Waits {
             self.pause = None;
             self.done.push(Done::Paused);
         }
+        if let Some(line) = &mut self.in_line
+            && line.as_mut().poll(context).is_ready()
+        {
+            self.in_line = None;
+            self.done.push(Done::Paused);
+        }
         if let Some(reading) = &mut self.reading
             && let Poll::Ready(rows) = reading.as_mut().poll(context)
         {
@@ -171,7 +207,10 @@ impl Waits {
         for tasks in [&mut self.tasks, &mut self.insisted] {
             while let Poll::Ready(Some(finished)) = tasks.poll_join_next(context) {
                 match finished {
-                    Ok(done) => self.done.push(done),
+                    Ok((done, bytes)) => {
+                        self.bytes -= bytes;
+                        self.done.push(done);
+                    }
                     // These tasks do not panic and are not cancelled; a publish lost that way would just not be acknowledged.
                     Err(error) => tracing::error!(%error, "a publish could not be settled"),
                 }

@@ -85,6 +85,11 @@ impl Intake {
         self.place.is_none() && announced(&self.arrived) > LONG_BYTES
     }
 
+    /// How long the packet will be that comes next, as far as that is to be asked: whoever has a place for it goes on.
+    pub(super) fn next_bytes(&self) -> usize {
+        if self.place.is_none() { announced(&self.arrived) } else { 0 }
+    }
+
     /// When the packet that is coming must have come.
     pub(super) fn due(&self) -> Option<Instant> {
         self.place.as_ref().map(|(_, due)| *due)

@@ -2,11 +2,12 @@
 //! connection or the gateway breaks in between. The store is the test: it commits when told to.
 
 use super::*;
-use ironbridge::flow::forward::{ForwardEntry, MessageRecord, Route};
+use ironbridge::flow::forward::{ForwardEntry, MessageRecord, Room, Route};
 use ironbridge::flow::hub::{Durable, DurableEnd, hub};
 use ironbridge::model::mapping::Mapping;
 use ironbridge::model::message::Kept;
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A gateway that forwards `m/#`, and the store's end of it.
 async fn forwarding(dir: std::sync::Arc<tempfile::TempDir>) -> (Running, DurableEnd) {
@@ -146,4 +147,115 @@ async fn clients_topics_that_end_in_set_go_upstream_and_the_gateways_own_and_com
 /// At QoS 1.
 fn numbered_on(topic: &str, pkid: u16, payload: &str) -> v5::Packet {
     v5::Packet::Publish(v5::Publish { pkid, ..message(topic, 1, payload) })
+}
+
+/// The store has begun with it, which may take for ever, and has made room for others.
+fn begun(mut record: MessageRecord) -> MessageRecord {
+    assert!(record.claim());
+    record.room = Room::default();
+    record
+}
+
+fn long(topic: &str, pkid: u16, bytes: usize) -> v5::Packet {
+    numbered_on(topic, pkid, &"x".repeat(bytes))
+}
+
+#[tokio::test]
+async fn of_a_client_a_mebibyte_waits_for_the_store_and_a_window_full_of_short_messages_and_it_goes_on_after_that() {
+    const LONG: u16 = 12;
+    const SHORT: u16 = 64;
+    const BYTES: usize = 200_000;
+    let (broker, mut end) = forwarding(directory()).await;
+    let stats = broker.publisher.stats();
+    let (mut reading, mut writing) = broker.v5("long").await.stream.into_split();
+    let sending = tokio::spawn(async move {
+        let mut out = bytes::BytesMut::new();
+        for pkid in 1..=LONG {
+            long("m/long", pkid, BYTES).write(&mut out, None).expect("encodable");
+        }
+        writing.write_all(&out).await.expect("sent");
+        writing
+    });
+    let mut waiting = Vec::new();
+    while waiting.len() < 5 {
+        waiting.push(begun(arrived(&mut end).await));
+    }
+    // As many as ever, and at once.
+    let mut short = broker.v5("short").await;
+    for pkid in 1..=SHORT {
+        short.send(numbered_on("m/short", pkid, "x")).await;
+    }
+    let mut window = Vec::new();
+    while window.len() < usize::from(SHORT) {
+        let record = begun(arrived(&mut end).await);
+        assert_eq!(&*record.topic, "m/short", "no more than a mebibyte of the other's");
+        window.push(record);
+    }
+    assert_eq!(stats.publishes_received.get(), 5 + u64::from(SHORT));
+    window.into_iter().for_each(commit);
+    for pkid in 1..=SHORT {
+        assert_eq!(short.next().await, v5::Packet::PubAck(v5::PubAck::new(pkid, None)));
+    }
+    waiting.drain(..).for_each(commit);
+    for _ in 5..LONG {
+        commit(begun(arrived(&mut end).await));
+    }
+    let mut acks = [0; 4 * LONG as usize];
+    tokio::time::timeout(PATIENCE, reading.read_exact(&mut acks)).await.expect("in time").expect("all of them");
+    assert_eq!(acks[acks.len() - 2..], LONG.to_be_bytes());
+    drop(sending.await.expect("sent"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn of_all_clients_so_much_waits_for_the_store_and_whoever_was_not_read_for_it_is_as_soon_as_it_is_less() {
+    const BYTES: usize = 1_000_000;
+    const CROWD: usize = 9;
+    let (broker, mut end) = forwarding(directory()).await;
+    let (mut crowd, mut records) = (Vec::new(), Vec::new());
+    for n in 0..CROWD {
+        let mut client = broker.v5(&format!("c{n}")).await;
+        client.send(long("m/crowd", 1, BYTES)).await;
+        crowd.push(client);
+        records.push(begun(arrived(&mut end).await));
+    }
+    // It cannot be heard: it is not silent.
+    let mut late = Vec::new();
+    for id in ["late", "later"] {
+        let client = Client5::connect(broker.address, id, |wishes| wishes.connect.keep_alive = 2).await;
+        let (reading, mut writing) = client.stream.into_split();
+        let sending = tokio::spawn(async move {
+            let mut out = bytes::BytesMut::new();
+            long("m/late", 7, BYTES).write(&mut out, None).expect("encodable");
+            v5::Packet::PingReq(v5::PingReq).write(&mut out, None).expect("encodable");
+            writing.write_all(&out).await.expect("sent");
+            writing
+        });
+        late.push((reading, sending));
+    }
+    let (mut other, beginning) = (broker.v5("other").await, std::time::Instant::now());
+    while beginning.elapsed() < std::time::Duration::from_secs(4) {
+        other.send(numbered_on("m/other", 3, "little")).await;
+        let record = arrived(&mut end).await;
+        assert_eq!(&*record.topic, "m/other", "whoever brings little is not stopped, whoever brings much is");
+        commit(record);
+        assert_eq!(other.next().await, v5::Packet::PubAck(v5::PubAck::new(3, None)));
+        other.ping().await;
+    }
+    // One that is settled, and one whose sender has gone.
+    commit(records.pop().expect("one"));
+    assert_eq!(crowd.pop().expect("one").next().await, v5::Packet::PubAck(v5::PubAck::new(1, None)));
+    drop(crowd.pop());
+    for _ in 0..2 {
+        let record = begun(arrived(&mut end).await);
+        assert_eq!(&*record.topic, "m/late");
+        commit(record);
+    }
+    for (mut reading, sending) in late {
+        let mut answers = [0; 6];
+        tokio::time::timeout(PATIENCE, reading.read_exact(&mut answers)).await.expect("in time").expect("both");
+        assert!(answers == [0x40, 2, 0, 7, 0xD0, 0] || answers == [0xD0, 0, 0x40, 2, 0, 7], "{answers:?}");
+        drop(sending.await.expect("sent"));
+    }
+    broker.stop().await;
 }
