@@ -23,6 +23,8 @@ const REASONS: &[&str] = &[
     "broker_certificate_missing",
     "broker_users_unavailable",
     "broker_retained_not_kept",
+    "broker_no_more_sessions",
+    "broker_no_more_subscriptions",
     "certificate_unusable",
     "uplink_disabled",
     "config_unusable",
@@ -149,6 +151,12 @@ mod tests {
     fn a_port_of_the_broker_that_is_taken_is_a_reason_and_one_of_the_page_is_a_note() {
         assert_eq!(judged(["broker_listener_down", "status_listener_down"]), [["broker"], ["status"]]);
         assert_eq!(judged(["broker_certificate_missing", "status_certificate_missing"]), [["broker"], ["status"]]);
+    }
+
+    #[test]
+    fn that_new_clients_find_no_places_is_a_reason_and_one_full_session_is_a_note() {
+        let taken = ["broker_no_more_sessions", "broker_no_more_subscriptions", "broker_session_full"];
+        assert_eq!(judged(taken), [vec!["broker", "broker"], vec!["broker"]]);
     }
 
     #[test]

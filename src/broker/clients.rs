@@ -30,8 +30,8 @@ pub(super) struct Client {
     pub presence: Presence,
     /// By filters as they came, `$share/…` included.
     pub filters: HashMap<Arc<str>, Subscription>,
-    /// Levels of all its filters together: what they cost the tree.
-    pub levels: usize,
+    /// What its filters take, bytes, if no other client has the like.
+    pub cost: usize,
     /// Routing scratch: the last message that found it, and where its delivery lies.
     pub seen: (u64, usize),
     /// What the next connection goes on with.

@@ -192,7 +192,7 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
     let publisher = Publisher::new(Arc::clone(shared));
     let mut sys = sys::Sys::new(Instant::now());
     let mut next_sys = Instant::now();
-    let mut trouble = None;
+    let (mut trouble, mut left_out) = (None, 0);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -210,9 +210,17 @@ async fn tick(shared: &Arc<core::Shared>, notices: &Notices, end: &CancellationT
         for (client, room) in shared.tick(now) {
             tell_of_room(notices, &client, room);
         }
+        for shortage in shared.watch_places() {
+            tell_of_places(notices, shortage);
+        }
         if let Some(aside) = shared.take_found_late() {
             tell_of_file_set_aside(notices, &aside);
         }
+        let found = shared.stats.subscriptions_left_out.get();
+        if found > left_out {
+            tell_of_subscriptions(notices, found - left_out);
+        }
+        left_out = found;
         if now >= next_sys {
             sys.tell(shared, &publisher, now);
             next_sys = now + sys::PERIOD;
@@ -264,6 +272,30 @@ fn tell_of_room(notices: &Notices, client: &str, room: core::Room) {
         }
         core::Room::Ended => notices.tell(notice(event, Phase::Cleared, client, "its session has ended".to_owned())),
     }
+}
+
+fn tell_of_places(notices: &Notices, shortage: core::Shortage) {
+    let (event, subject) = match shortage.kind {
+        core::PlaceKind::Sessions => ("broker_no_more_sessions", "sessions"),
+        core::PlaceKind::Subscriptions => ("broker_no_more_subscriptions", "subscriptions"),
+    };
+    if let Some(owner) = shortage.greediest {
+        tracing::warn!(kind = subject, owner = &*owner, "no more places, clients are refused");
+        let detail =
+            format!("their bound for all clients has been reached, and some are refused; {owner} has the most");
+        notices.tell(notice(event, Phase::Active, subject, detail));
+    } else {
+        tracing::info!(kind = subject, "there are places again");
+        notices.tell(notice(event, Phase::Cleared, subject, "there is room again".to_owned()));
+    }
+}
+
+fn tell_of_subscriptions(notices: &Notices, left_out: u64) {
+    let detail = format!(
+        "{left_out} subscriptions of sessions were on disk and are no more: an earlier version took more, and longer ones, \
+         than there is room for"
+    );
+    notices.tell(notice("broker_subscriptions_left_out", Phase::Once, "subscriptions", detail));
 }
 
 fn tell_of_disk(notices: &Notices, trouble: Option<&str>) {

@@ -15,6 +15,8 @@ pub struct BrokerStats {
     pub sessions_expired: Counter,
     /// Subscriptions now.
     pub subscriptions: Gauge,
+    /// Subscriptions of lasting sessions that were on disk at start, and found no room.
+    pub subscriptions_left_out: Counter,
     /// Retained messages now.
     pub retained: Gauge,
     /// Retained messages of clients dropped: their topics have become the gateway's, or they may be older than what nobody

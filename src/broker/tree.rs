@@ -3,6 +3,9 @@
 //! Overlapping subscriptions of one client give **one** message with the highest QoS among them and all their
 //! subscription identifiers (3.3.4-2 allows that or several copies). A shared group gives each message to one member,
 //! in turn (section 4.8.2); that is apart from what the same client subscribes to by itself.
+//!
+//! What all filters take is counted as they come and go, with what the client has of each: levels that many of them begin with
+//! are there once, and are counted once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +23,28 @@ pub(super) struct ClientKey {
 impl ClientKey {
     /// No client: what comes from elsewhere.
     pub(super) const NOBODY: Self = Self { slot: u32::MAX, generation: u32::MAX };
+}
+
+/// What a level takes, bytes beside its name: between those of a broad tree and of one where nothing branches.
+const LEVEL_COST: usize = 224;
+/// And a subscription beside its filter, in the tree and with its client.
+pub(super) const SUBSCRIPTION_COST: usize = 160;
+/// And a shared group beside its name and its filter.
+const GROUP_COST: usize = 160;
+
+/// What a filter takes at most, bytes: that of levels which no other has.
+pub(super) fn cost(filter: &str, group: Option<&str>) -> usize {
+    let levels = filter.split('/').count() * LEVEL_COST + filter.len();
+    levels + subscription_cost(filter, group) + group.map_or(0, |name| group_cost(filter, name))
+}
+
+/// The filter is there as its client has it, and as long as it waits for the disk or for retained messages once more.
+fn subscription_cost(filter: &str, group: Option<&str>) -> usize {
+    SUBSCRIPTION_COST + 2 * (filter.len() + group.map_or(0, |name| "$share//".len() + name.len()))
+}
+
+fn group_cost(filter: &str, name: &str) -> usize {
+    GROUP_COST + "$share//".len() + filter.len() + 2 * name.len()
 }
 
 /// What a client asked for with one filter.
@@ -46,11 +71,13 @@ pub(super) struct Tree {
     root: Node,
     count: usize,
     shared: usize,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    children: HashMap<Box<str>, Node>,
+    /// Boxed, for the places of a map that are free are as large as those that are taken.
+    children: HashMap<Box<str>, Box<Node>>,
     single: Vec<Subscription>,
     groups: Vec<Group>,
 }
@@ -85,21 +112,33 @@ impl Tree {
         self.shared
     }
 
+    /// What they take, with what their clients have of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds or replaces; `group` for a shared subscription. The filter is valid.
     pub(super) fn add(&mut self, filter: &str, group: Option<&str>, subscription: Subscription) -> Added {
         let mut node = &mut self.root;
         for level in filter.split('/') {
-            node = node.children.entry(level.into()).or_default();
+            node = node.children.entry(level.into()).or_insert_with(|| {
+                self.bytes += LEVEL_COST + level.len();
+                Box::default()
+            });
         }
         let list = match group {
             None => &mut node.single,
-            Some(name) => node.group(name, filter),
+            Some(name) => node.group(name, filter, &mut self.bytes),
         };
         if let Some(old) = list.iter_mut().find(|old| old.client == subscription.client) {
             *old = subscription;
             return Added::Replaced;
         }
+        if list.is_empty() {
+            list.reserve_exact(1); // most have no other
+        }
         list.push(subscription);
+        self.bytes += subscription_cost(filter, group);
         self.count += 1;
         self.shared += usize::from(group.is_some());
         Added::New
@@ -108,10 +147,12 @@ impl Tree {
     /// Removes; false when there was none.
     pub(super) fn remove(&mut self, filter: &str, group: Option<&str>, client: ClientKey) -> bool {
         let levels: Vec<&str> = filter.split('/').collect();
-        let removed = self.root.remove(&levels, group, client);
-        self.count -= usize::from(removed);
-        self.shared -= usize::from(removed && group.is_some());
-        removed
+        let Some(freed) = self.root.remove(&levels, group, client) else { return false };
+        let group_freed = group.filter(|_| freed.group).map_or(0, |name| group_cost(filter, name));
+        self.bytes -= freed.levels + group_freed + subscription_cost(filter, group);
+        self.count -= 1;
+        self.shared -= usize::from(group.is_some());
+        true
     }
 
     /// All that match a valid topic; `found` is cleared first, so that it can be used again without allocating. Of a shared
@@ -172,9 +213,20 @@ impl Group {
     }
 }
 
+/// What went with a subscription.
+#[derive(Default)]
+struct Freed {
+    /// Bytes of levels.
+    levels: usize,
+    /// It was the last of its group.
+    group: bool,
+}
+
 impl Node {
-    fn group(&mut self, name: &str, filter: &str) -> &mut Vec<Subscription> {
+    fn group(&mut self, name: &str, filter: &str, bytes: &mut usize) -> &mut Vec<Subscription> {
         let place = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
+            *bytes += group_cost(filter, name);
+            self.groups.reserve_exact(usize::from(self.groups.is_empty()));
             let raw = format!("$share/{name}/{filter}").into();
             self.groups.push(Group { name: name.into(), raw, members: Vec::new(), next: 0 });
             self.groups.len() - 1
@@ -186,29 +238,27 @@ impl Node {
         self.children.is_empty() && self.single.is_empty() && self.groups.is_empty()
     }
 
-    fn remove(&mut self, levels: &[&str], group: Option<&str>, client: ClientKey) -> bool {
+    /// `None`: there was none.
+    fn remove(&mut self, levels: &[&str], group: Option<&str>, client: ClientKey) -> Option<Freed> {
         if let Some((level, rest)) = levels.split_first() {
-            let Some(child) = self.children.get_mut(*level) else {
-                return false;
-            };
-            let removed = child.remove(rest, group, client);
+            let child = self.children.get_mut(*level)?;
+            let mut freed = child.remove(rest, group, client)?;
             if child.is_empty() {
                 self.children.remove(*level);
+                freed.levels += LEVEL_COST + level.len();
             }
-            return removed;
+            return Some(freed);
         }
         let list = match group {
             None => &mut self.single,
-            Some(name) => match self.groups.iter_mut().find(|group| &*group.name == name) {
-                Some(group) => &mut group.members,
-                None => return false,
-            },
+            Some(name) => &mut self.groups.iter_mut().find(|group| &*group.name == name)?.members,
         };
         let before = list.len();
         list.retain(|subscription| subscription.client != client);
         let removed = list.len() < before;
+        let groups = self.groups.len();
         self.groups.retain(|group| !group.members.is_empty());
-        removed
+        removed.then(|| Freed { group: self.groups.len() < groups, ..Freed::default() })
     }
 
     /// `rest` is what of the topic lies below this node; wildcards do not match a first level that begins with `$`.
@@ -293,6 +343,9 @@ mod tests {
                     prop_assert!(!tree.remove(filter, None, by(slot).client));
                 }
             }
+            let count = filters.iter().zip(&gone).filter(|(_, gone)| !**gone).count();
+            let most: usize = filters.iter().zip(&gone).filter(|(_, gone)| !**gone).map(|(filter, _)| cost(filter, None)).sum();
+            prop_assert!(tree.bytes() <= most && tree.bytes() >= count * SUBSCRIPTION_COST, "{} of {}", tree.bytes(), most);
             for topic in topics.iter().filter(|topic| check_topic(topic).is_ok()) {
                 let wanted: Vec<u32> = (0..).zip(filters.iter().zip(&gone))
                     .filter(|(_, (filter, gone))| !**gone && matches(filter, topic))
@@ -340,6 +393,6 @@ mod tests {
             assert!(tree.remove("a/#", Some("g"), by(slot).client));
         }
         assert!(tree.root.is_empty());
-        assert_eq!((tree.count(), tree.shared()), (0, 0));
+        assert_eq!((tree.count(), tree.shared(), tree.bytes()), (0, 0, 0));
     }
 }

@@ -9,6 +9,9 @@ pub use ownership::{Owner, Ownership};
 /// Longest topic we accept, bytes (MQTT allows 65 535; nobody's plant needs it and every retained topic costs memory).
 pub const TOPIC_BYTES_MAX: usize = 1024;
 
+/// Longest shared subscription as it comes, `$share/<group>/<filter>`, bytes: a group has a short name.
+pub const SHARED_BYTES_MAX: usize = TOPIC_BYTES_MAX + 128;
+
 /// Client ids that begin so belong to the gateway itself on its own broker: no client may come with one.
 pub const INSIDE_ID: &str = "$ironbridge/";
 
@@ -34,6 +37,9 @@ pub enum BadTopic {
     /// `$share/` without group or filter.
     #[error("a shared subscription is $share/<group>/<filter>")]
     BadShare,
+    /// More than [`SHARED_BYTES_MAX`] bytes.
+    #[error("a shared subscription has at most 1152 bytes")]
+    ShareTooLong,
 }
 
 /// Checks the name of a topic.
@@ -72,6 +78,9 @@ pub fn split_share(filter: &str) -> Result<Option<(&str, &str)>, BadTopic> {
     let Some(rest) = filter.strip_prefix("$share/") else {
         return Ok(None);
     };
+    if filter.len() > SHARED_BYTES_MAX {
+        return Err(BadTopic::ShareTooLong);
+    }
     match rest.split_once('/') {
         Some((group, inner)) if !group.is_empty() && !inner.is_empty() && !group.contains(['+', '#']) => {
             Ok(Some((group, inner)))
@@ -272,6 +281,9 @@ mod tests {
         }
         assert_eq!(split_share("$share/g/a/#"), Ok(Some(("g", "a/#"))));
         assert_eq!(split_share("$share/g"), Err(BadTopic::BadShare));
+        let shared = |group: usize| format!("$share/{}/x", "g".repeat(group));
+        assert!(split_share(&shared(128)).is_ok_and(|shared| shared.is_some()));
+        assert_eq!(split_share(&shared(SHARED_BYTES_MAX - 8)), Err(BadTopic::ShareTooLong));
     }
 
     #[test]

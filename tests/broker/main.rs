@@ -26,6 +26,7 @@ mod kill;
 mod lasting;
 mod logins;
 mod passed_on;
+mod places;
 mod protocol;
 mod retained;
 mod sessions;

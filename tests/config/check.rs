@@ -224,15 +224,15 @@ fn an_uplink_shows_its_servers_its_ways_in_their_order_and_what_they_cost() {
 
 #[test]
 fn what_the_data_directory_holds_at_most_is_told_part_by_part() {
-    let plain = "data_dir holds 672MiB at most: samples 512MiB, sessions of local clients 64MiB, what clients leave \
-                 retained 32MiB, commands 64MiB";
+    let plain = "data_dir holds 720MiB at most: samples 512MiB, sessions of local clients 64MiB, their subscriptions \
+                 48MiB, what clients leave retained 32MiB, commands 64MiB";
     let text = check(LINE, |_| ()).0;
     assert!(text.contains(plain), "{text}");
-    assert_eq!(json(LINE)["store"]["content_max_size"], 672 << 20);
+    assert_eq!(json(LINE)["store"]["content_max_size"], 720 << 20);
     let bridge =
         "[[bridge]]\nname = \"b\"\nurl = \"mqtt://h\"\nmax_size = \"100MiB\"\n[[bridge.topic]]\nfilter = \"x/#\"\n";
     let text = check(&format!("{LINE}\n{bridge}"), |_| ()).0;
-    assert!(text.contains("holds 772MiB at most: samples 512MiB, bridges 100MiB, "), "{text}");
+    assert!(text.contains("holds 820MiB at most: samples 512MiB, bridges 100MiB, "), "{text}");
 }
 
 #[test]

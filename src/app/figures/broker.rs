@@ -14,6 +14,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
         sessions_away,
         sessions_expired,
         subscriptions,
+        subscriptions_left_out,
         retained,
         retained_dropped,
         connections,
@@ -52,6 +53,7 @@ pub(super) fn broker(out: &mut Figures, stats: &BrokerStats) {
     }
     for (name, help, counter) in [
         ("broker_sessions_expired", "Kept sessions whose client did not come back in time.", sessions_expired),
+        ("broker_subscriptions_left_out", "Subscriptions on disk that found no room at start.", subscriptions_left_out),
         ("broker_retained_dropped", "Retained messages of clients dropped, see the log.", retained_dropped),
         ("broker_connections", "Connections taken in.", connections),
         ("broker_quic_retries", "Callers by QUIC asked to prove their address first.", asked_for_proof),

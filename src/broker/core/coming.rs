@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::places::Bound;
 use super::subscribing::split;
 use super::{Core, NOT_AUTHORIZED, Sender, Shared};
 use crate::access::{ANONYMOUS, Holder, Identity};
@@ -289,12 +290,12 @@ impl Shared {
     fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {
         let Newcomer { id, identity, version, expiry, mut will, outbox, .. } = newcomer;
         let identity = Some(identity);
-        let is_full = expiry > 0 && (core.durable >= self.bounds.max_sessions || self.disk.is_crowded());
+        let is_full = expiry > 0 && (self.disk.is_crowded() || !self.has_room_for_session(core, &owner));
         if is_full || !core.wills.charge(&id, will.as_mut()) {
             return Attempt::Refused(QUOTA_EXCEEDED);
         }
         let durable = (expiry > 0).then(|| Box::new(Durable::new(self.disk.new_session(), version, &self.owed)));
-        core.durable += usize::from(durable.is_some());
+        core.sessions.take(&owner, usize::from(durable.is_some()));
         let tally = durable.as_ref().map(|durable| Arc::clone(&durable.tally));
         let presence = Presence::Here(Connected { outbox, will });
         let (filters, carried) = (HashMap::new(), Carried::default());
@@ -305,7 +306,7 @@ impl Shared {
             expiry,
             presence,
             filters,
-            levels: 0,
+            cost: 0,
             seen: (0, 0),
             carried,
             sensor: None,
@@ -318,6 +319,12 @@ impl Shared {
         let (course, in_step) = (Course::new(0, 0), core.retained.version());
         let (received, walks) = (Vec::new(), Vec::new());
         Attempt::In(Box::new(Entered { key, present: false, tally, course, received, walks, in_step, dropped: 0 }))
+    }
+
+    /// One more that outlives its connection.
+    pub(super) fn has_room_for_session(&self, core: &mut Core, owner: &str) -> bool {
+        let bound = Bound { taken: core.sessions.all(), most: self.bounds.max_sessions };
+        core.sessions.has_room(owner, 1, bound)
     }
 
     /// Goes on with a session. A will that waited is called back (3.1.3-9).
@@ -384,8 +391,8 @@ impl Core {
                 self.tree.remove(filter, group, key);
             }
         }
-        self.levels -= client.levels;
-        self.durable -= usize::from(client.durable.is_some());
+        self.filters.give_back(&client.owner, client.cost);
+        self.sessions.give_back(&client.owner, usize::from(client.durable.is_some()));
         Some(client)
     }
 }

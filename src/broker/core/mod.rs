@@ -5,13 +5,14 @@
 //!
 //! Here: publishing, time · `coming` clients that come and go, sessions that begin and end · `owing` what goes into the
 //! ledger and comes out of it at start · `overdue` what has expired in it · `subscribing` filters added and removed ·
-//! `rejudging` whoever is connected, by new rules · `retaining` what is kept of a topic · `willing` another will · `routing`
-//! one message to all who want it · `forwarding` to the stores what goes upstream.
+//! `places` what nobody has all of · `rejudging` whoever is connected, by new rules · `retaining` what is kept of a topic ·
+//! `willing` another will · `routing` one message to all who want it · `forwarding` to the stores what goes upstream.
 
 mod coming;
 mod forwarding;
 mod overdue;
 mod owing;
+mod places;
 mod rejudging;
 mod retaining;
 mod routing;
@@ -49,6 +50,7 @@ pub use forwarding::NotTaken;
 pub(super) use forwarding::Stored;
 use owing::Refused;
 pub(super) use owing::Room;
+pub(super) use places::{PlaceKind, Shortage};
 pub use rejudging::Rejudged;
 pub(super) use routing::delivery;
 pub(super) use subscribing::NOT_AUTHORIZED;
@@ -116,9 +118,9 @@ struct Core {
     /// Sessions with a connection.
     connected: usize,
     /// Sessions that the ledger knows.
-    durable: usize,
-    /// Levels of all filters.
-    levels: usize,
+    sessions: places::Places,
+    /// What filters take, in bytes as if nobody else had the like.
+    filters: places::Places,
     /// Sessions that have ended since it was looked last, and of which it had been told that there was no room.
     ended_full: Vec<Arc<str>>,
     stopping: bool,

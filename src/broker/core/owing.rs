@@ -23,7 +23,7 @@ use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, SessionRow, SubscriptionRow};
 
 /// In the options of a row: retained messages are still to be sent.
-const UNFINISHED: u8 = 1 << 4;
+pub(super) const UNFINISHED: u8 = 1 << 4;
 
 /// What becomes of a message that the ledger refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,8 +202,10 @@ impl Shared {
 
     /// Sessions that were on disk. Should the file have been read late, a client that came meanwhile without a session has
     /// ended its own; a stranger that came with the client id of a session must go.
-    pub(super) fn take_in(&self, core: &mut Core, found: Vec<Kept>) {
+    pub(super) fn take_in(&self, core: &mut Core, mut found: Vec<Kept>) {
         let now = Instant::now();
+        // Should there be more than there is room for, those who have little keep it.
+        found.sort_by_cached_key(|kept| kept.subscriptions.iter().map(|row| row.filter.len()).sum::<usize>());
         for kept in found {
             if let Some(key) = core.clients.with_id(&kept.session.client_id)
                 && let Some(client) = core.clients.get(key)
@@ -219,18 +221,27 @@ impl Shared {
                 tracing::warn!(client = &*client.id, "client must go, its id is that of somebody else's session");
                 self.end_session(core, key, now);
             }
-            core.durable += 1;
+            core.sessions.take(&kept.session.owner, 1);
             let client = client(&kept, Durable::found(&kept, &self.owed), now);
             let key = core.clients.add(client);
             // Rules may have changed while the gateway was off, and what comes from now on is owed to it.
             let holder = Holder { owner: &kept.session.owner, client: &kept.session.client_id };
+            let mut left_out = kept.left_out;
             for row in &kept.subscriptions {
                 if split(&row.filter).is_some_and(|(_, filter)| self.access.owner_may_read(holder, filter)) {
-                    core.restore(key, row);
+                    if core.restore(key, row) {
+                        continue;
+                    }
+                    left_out += 1;
                 } else {
                     self.access.subscription_removed(holder, &row.filter);
-                    self.disk.subscription(kept.session.id, Arc::clone(&row.filter), None);
                 }
+                self.disk.subscription(kept.session.id, Arc::clone(&row.filter), None);
+            }
+            if left_out > 0 {
+                let client = &*kept.session.client_id;
+                tracing::warn!(client, left_out, "no room for subscriptions of a session that were on disk");
+                self.stats.subscriptions_left_out.add(left_out);
             }
         }
     }
@@ -336,28 +347,6 @@ impl Core {
             }
         }
     }
-
-    /// A subscription that was on disk.
-    fn restore(&mut self, key: ClientKey, row: &SubscriptionRow) {
-        let Some((group, filter)) = split(&row.filter) else { return };
-        let Some(qos) = Qos::from_bits(row.options & 3) else { return };
-        let (no_local, retain_as_published) = (row.options & 4 != 0, row.options & 8 != 0);
-        let subscription = Subscription { client: key, qos, no_local, retain_as_published, id: row.identifier };
-        let Some(client) = self.clients.get_mut(key) else {
-            return;
-        };
-        let levels = filter.split('/').count();
-        client.filters.insert(Arc::clone(&row.filter), subscription);
-        client.levels += levels;
-        if row.options & UNFINISHED != 0
-            && let Some(durable) = &mut client.durable
-        {
-            durable.walking.insert(Arc::clone(&row.filter));
-            client.carried.unfinished.push(self.retained.unfinished(filter));
-        }
-        self.levels += levels;
-        self.tree.add(filter, group, subscription);
-    }
 }
 
 /// Must it be kept until the client acknowledges it?
@@ -380,7 +369,7 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
         expiry: session.expiry_s,
         presence: Presence::Away(away),
         filters: HashMap::new(),
-        levels: 0,
+        cost: 0,
         seen: (0, 0),
         carried: Carried { received, ..Carried::default() },
         sensor: kept.sensor.as_ref().map(|row| Box::new(keeping::remembered(row))),

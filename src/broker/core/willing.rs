@@ -46,21 +46,23 @@ impl Shared {
     pub(in crate::broker) fn let_last(&self, key: ClientKey, outbox: &Arc<Outbox>) -> Taken {
         let mut guard = self.lock();
         let core = &mut *guard;
-        let is_full = core.durable >= self.bounds.max_sessions || self.disk.is_crowded() || !self.disk.is_known();
+        let is_shut = self.disk.is_crowded() || !self.disk.is_known();
         let Some(client) = here(core, key, outbox) else { return Taken::No };
         let longest = self.bounds.session_expiry_max;
         if client.durable.is_some() || longest == 0 {
             return Taken::Yes; // as far as sessions last here
         }
-        if is_full {
+        let owner = Arc::clone(&client.owner);
+        if is_shut || !self.has_room_for_session(core, &owner) {
             return Taken::No;
         }
+        let Some(client) = here(core, key, outbox) else { return Taken::No };
         client.expiry = longest;
         let durable = Durable::new(self.disk.new_session(), LEVEL, &self.owed);
         outbox.outlives(Arc::clone(&durable.tally));
         client.durable = Some(Box::new(durable));
         self.tell_ledger_all(client);
-        core.durable += 1;
+        core.sessions.take(&owner, 1);
         Taken::Yes
     }
 

@@ -93,7 +93,8 @@ fn a_message_with_many_identifiers_is_charged_the_same_when_it_comes_is_found_an
     };
     let owed_bytes = message.bytes_with(&delivery.ids) as u64;
     let (subscriptions, received, sensor) = (Vec::new(), Vec::new(), None);
-    let kept = Kept { session, subscriptions, received, sensor, next_ordinal: 9, owed_count: 1, owed_bytes };
+    let (left_out, next_ordinal, owed_count) = (0, 9, 1);
+    let kept = Kept { session, subscriptions, left_out, received, sensor, next_ordinal, owed_count, owed_bytes };
     let found = Durable::found(&kept, &Arc::default());
     assert_eq!(found.tally.now(), live.tally.now());
     let row =

@@ -16,6 +16,7 @@ use crate::config::forecast::Rate;
 use crate::config::plan::Plan;
 use crate::config::units::{write_duration, write_size};
 use crate::disk::journal;
+use crate::disk::ledger::FILTERS_BYTES_MAX;
 
 /// Bytes that 4 GB of MLC take before they wear out: 3000 cycles, as `cargo bench --bench flash` has it.
 const ENDURANCE: f64 = 4e9 * 3000.0;
@@ -23,13 +24,15 @@ const AMPLIFICATION: f64 = 4.0;
 const DAYS_PER_YEAR: f64 = 365.25;
 
 /// Bytes that are kept in `data_dir` at most, part by part. Of samples and commands they are those of the files; what clients
-/// leave and are owed is counted as content, and a row of a quarter of a page of SQLite's takes a whole one. A file that was
+/// leave, are owed and subscribe to is counted as content, and a row of a quarter of a page of SQLite's takes a whole one, and
+/// a bit of another. A file that was
 /// found damaged and write-ahead logs come beside it.
-fn disk(plan: &Plan) -> [(&'static str, u64); 5] {
+fn disk(plan: &Plan) -> [(&'static str, u64); 6] {
     [
         ("samples", plan.store.max_size),
         ("bridges", plan.bridges.iter().map(|bridge| bridge.max_size).sum()),
         ("sessions of local clients", plan.broker.sessions.sessions_max_size),
+        ("their subscriptions", FILTERS_BYTES_MAX as u64),
         ("what clients leave retained", RETAINED_BYTES_MAX as u64),
         ("commands", journal::BYTES_MAX),
     ]
@@ -45,7 +48,10 @@ pub fn write(out: &mut Page, plan: &Plan, flash: Rate) -> fmt::Result {
     let parts: Vec<String> = taken.map(|(part, bytes)| format!("{part} {}", write_size(*bytes))).collect();
     let all = disk.iter().map(|(_, bytes)| bytes).sum();
     writeln!(out, "        data_dir holds {} at most: {};", write_size(all), parts.join(", "))?;
-    writeln!(out, "        what clients leave takes up to four times its bytes in the pages of broker.db")?;
+    writeln!(
+        out,
+        "        what clients leave and subscribe to takes up to five times its bytes in the pages of broker.db"
+    )?;
     if flash.most > 0.0 {
         let (long, short) = (years(flash), years(flash.times(AMPLIFICATION)));
         writeln!(out, "        flash bytes per day {}, estimated", span(flash, bytes_text))?;

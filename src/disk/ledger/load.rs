@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 
 use super::rows::{Found, Kept, Row, SensorRow, SessionId, SessionRow, Source, SubscriptionRow, WillRow};
 use super::tables::{LATER, LAYOUT, QOS, RETAIN, TABLES};
-use super::{OWED_IDS, upkeep};
+use super::{OWED_IDS, subscriptions, upkeep};
 use crate::disk::database::{self, companion};
 use crate::disk::fault::Fault;
 use crate::disk::image;
@@ -129,7 +129,11 @@ pub(super) fn create(path: &Path, rows: &[Row]) -> Result<(), Fault> {
 fn open_and_read(path: &Path) -> Result<Opened, Fault> {
     let connection = open_again(path)?;
     let rows = read_retained(&connection)?;
-    let (sessions, marks, remains) = read_sessions(&connection)?;
+    let left_out = subscriptions::trim(&connection)?;
+    let (mut sessions, marks, remains) = read_sessions(&connection)?;
+    for kept in &mut sessions {
+        kept.left_out = left_out.get(&kept.session.id).copied().unwrap_or(0);
+    }
     let mark = "SELECT number FROM mark WHERE name = 'session'";
     let mark = connection.query_row(mark, [], |row| unsigned(row, 0)).optional()?.unwrap_or(1);
     let highest = marks.iter().map(|(id, _)| id.0 + 1).max().unwrap_or(1);
@@ -178,10 +182,12 @@ pub(super) fn read_sessions(connection: &Connection) -> Result<Sessions, Fault> 
                 kept.remove(&older);
                 remains.push(older);
             }
-            let (subscriptions, received, sensor) = (Vec::new(), Vec::new(), None);
+            let (subscriptions, left_out, received, sensor) = (Vec::new(), 0, Vec::new(), None);
             let (next_ordinal, owed_count, owed_bytes) = (mark, 0, 0);
             let id = session.id;
-            kept.insert(id, Kept { session, subscriptions, received, sensor, next_ordinal, owed_count, owed_bytes });
+            let found =
+                Kept { session, subscriptions, left_out, received, sensor, next_ordinal, owed_count, owed_bytes };
+            kept.insert(id, found);
             Ok(())
         },
     )?;
@@ -227,7 +233,7 @@ fn next_ordinal(highest: u64, mark: u64) -> u64 {
     least + mark.saturating_sub(least).div_ceil(ids) * ids
 }
 
-fn each(
+pub(super) fn each(
     connection: &Connection,
     sql: &str,
     mut take: impl FnMut(&SqlRow<'_>) -> rusqlite::Result<()>,

@@ -18,8 +18,8 @@
 //! or of a page a delay, and counts as damaged after ten minutes (`disk::patience`).
 //!
 //! `rows` what is kept · `pending` what is not on disk yet, and `batch` one transaction of it (both pure) · `tables` the format, and
-//! writing it · `load` opening and reading at start · `page` reading what is owed · `upkeep` what the file needs · `writer` the
-//! thread, and `state` what it shares with all others.
+//! writing it · `load` opening and reading at start, and `subscriptions` how many · `page` reading what is owed · `upkeep` what the
+//! file needs · `writer` the thread, and `state` what it shares with all others.
 
 mod batch;
 mod load;
@@ -29,6 +29,7 @@ mod page;
 mod pending;
 mod rows;
 mod state;
+mod subscriptions;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -46,8 +47,8 @@ use tokio::sync::oneshot;
 use crate::model::lock::Hold as _;
 use pending::{Publish, Retained};
 pub use rows::{
-    Committed, Ended, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS, OwedRow, Owing, Row, SensorRow,
-    SessionId, SessionRow, Source, SubscriptionRow, WillRow,
+    Committed, Ended, FILTER_COST, FILTERS_BYTES_MAX, Found, GivenUp, Kept, MessageRow, NotCommitted, OWED_IDS,
+    OwedRow, Owing, Row, SensorRow, SessionId, SessionRow, Source, SubscriptionRow, WillRow,
 };
 use state::{Contents, Request, Shared, State, Wanted};
 use writer::Writer;
@@ -96,8 +97,7 @@ impl Ledger {
         let is_new = load::is_new(path);
         if is_new {
             state.contents = Contents::Known;
-        }
-        if !is_new {
+        } else {
             match load::open(path) {
                 Ok(mut opened) => {
                     state.take_in(&mut opened);

@@ -9,6 +9,12 @@ use tokio::sync::oneshot;
 /// How many packet ids are made of ordinals, `1 + ordinal % OWED_IDS`: the lower half of all.
 pub const OWED_IDS: u16 = 32_767;
 
+/// Bytes of filters of all sessions that are read at start, each with [`FILTER_COST`] beside it: what there is beyond is removed.
+pub const FILTERS_BYTES_MAX: usize = 48 << 20;
+
+/// What a filter is counted beside its bytes.
+pub const FILTER_COST: usize = 80;
+
 /// It is not on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not committed")]
@@ -194,6 +200,8 @@ pub struct Kept {
     pub session: SessionRow,
     /// By filter.
     pub subscriptions: Vec<SubscriptionRow>,
+    /// How many there were besides, being more than is ever read: these are gone.
+    pub left_out: u64,
     /// Packet ids of QoS 2 messages from its client, acknowledged by PUBREC and not yet released; ascending.
     pub received: Vec<u16>,
     /// `None`: its client does not speak MQTT-SN, or did so to a program that kept nothing of it.
