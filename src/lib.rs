@@ -156,7 +156,7 @@
 //! | store on disk | `max_size`, `max_age` | the lowest class goes, its oldest first, with a gap record to whom it was owed | [`store`]: `evicted` |
 //! | store → uplink | the window, pulled | the uplink stops reading; what waits stays in the store | [`uplink`]: `in_flight`, `backlog` |
 //! | commands → bus | a short queue | refused at once | told to its sender: outcome `refused`, reason `busy` |
-//! | broker → slow client | `max_queued_size` | of the gateway's values the newest stays; one message too many of others ends the connection, what the ledger owes stays owed | [`broker`]: `conflated`, `dropped_slow` |
+//! | broker → slow client | `max_queued_size` | of the gateway's values the newest stays; one message too many of others ends the connection, what the ledger owes stays owed; while 64 MiB wait for all clients, long ones at QoS 0 are left out | [`broker`]: `conflated`, `dropped_slow`, `dropped_full` |
 //!
 //! ### The stop
 //!

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::message::{Forwarded, Keep, Message, Qos, Retain};
+use super::message::{Forwarded, Holders, Keep, Message, Qos, Retain};
 use super::wire::revive;
 use crate::flow::forward::{Letter, Wish};
 use crate::model::message::{ClientMessage, Kept, Properties};
@@ -52,6 +52,7 @@ pub(super) fn message(letter: &Letter, age: Duration) -> Option<Message> {
         forwarded: encoded(&letter.message.properties),
         expires,
         keep: Keep::Every,
+        holders: Holders::default(),
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::clients::Remembered;
 use super::durable::cost_of;
-use super::message::{Delivery, Keep, Message, Owed, Qos, Retain, Stage};
+use super::message::{Delivery, Holders, Keep, Message, Owed, Qos, Retain, Stage};
 use super::wire::{Will, revive};
 use crate::access::{Access, Holder, Identity};
 use crate::disk::ledger::{MessageRow, OwedRow, Owing, Row, SensorRow, Source, WillRow};
@@ -62,6 +62,7 @@ pub(super) fn message(row: Row, clock: &Clock, ownership: &Ownership, access: &A
         forwarded: revive(row.properties),
         expires,
         keep: Keep::Every,
+        holders: Holders::default(),
     };
     let source = row.source.map(|source| access.owner(Holder { owner: &source.owner, client: &source.client }));
     Some(Found { message, source, open: end.filter(|end| end.is_open(clock)), unnumbered: end != written })
@@ -124,6 +125,7 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
         forwarded: revive(message.properties.clone()),
         expires: message.expires_unix_ms.and_then(|number| End::of_row(number).instant(clock)),
         keep: Keep::Every,
+        holders: Holders::default(),
     };
     Delivery {
         message: Arc::new(message),
@@ -132,6 +134,7 @@ pub(super) fn delivery(row: OwedRow, clock: &Clock) -> Delivery {
         ids: identifiers,
         owed,
         shared: None,
+        held: None,
     }
 }
 

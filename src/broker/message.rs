@@ -1,6 +1,7 @@
 //! One message on its way through the broker: decoded once, shared by everyone it is for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -77,6 +78,61 @@ pub(crate) struct Message {
     /// From the message expiry interval, counted from its arrival.
     pub expires: Option<Instant>,
     pub keep: Keep,
+    pub holders: Holders,
+}
+
+/// A longer payload goes to its client from where it lies, and is charged once, however many clients it waits for: it is
+/// there once.
+const LONG_BYTES: usize = 32 * 1024;
+
+/// For how many deliveries a long message is charged.
+#[derive(Debug, Default)]
+pub(crate) struct Holders(AtomicUsize);
+
+impl Clone for Holders {
+    /// Nobody holds the copy.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Holders {
+    /// It says nothing of the message.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Holders {}
+
+/// A long message that is to go to a client: as long as there is one of these it counts among the bytes that wait for all.
+#[derive(Debug)]
+pub(crate) struct Held {
+    message: Arc<Message>,
+    for_all: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(message: &Arc<Message>, for_all: &Arc<AtomicUsize>) -> Self {
+        if message.holders.0.fetch_add(1, Ordering::AcqRel) == 0 {
+            for_all.fetch_add(message.payload.len(), Ordering::Relaxed);
+        }
+        Self { message: Arc::clone(message), for_all: Arc::clone(for_all) }
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        Self::new(&self.message, &self.for_all)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.message.holders.0.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.for_all.fetch_sub(self.message.payload.len(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a queue is charged for one message beyond its bytes: places in queue and heap.
@@ -85,12 +141,18 @@ const MESSAGE_COST: usize = 96;
 impl Message {
     /// One of the gateway's own.
     pub(crate) fn own(topic: Arc<str>, payload: Bytes, keep: Keep) -> Self {
-        Self { topic, payload, qos: Qos::AtLeastOnce, forwarded: None, expires: None, keep }
+        let (qos, holders) = (Qos::AtLeastOnce, Holders::default());
+        Self { topic, payload, qos, forwarded: None, expires: None, keep, holders }
     }
 
     /// What it costs a queue to hold it, bytes.
     pub(crate) fn cost(&self) -> usize {
         MESSAGE_COST + self.topic.len() + self.payload.len() + self.properties().len()
+    }
+
+    /// Is it sent from where it lies?
+    pub(crate) fn is_long(&self) -> bool {
+        self.payload.len() > LONG_BYTES
     }
 
     /// MQTT 5 properties that travel with it, encoded.
@@ -118,6 +180,8 @@ pub(crate) struct Delivery {
     /// The shared subscription that it came by, as it was subscribed to: another member gets it, should it not arrive before
     /// the session ends. Only where that ends with its connection, and of what must arrive.
     pub shared: Option<Arc<str>>,
+    /// That it counts among what waits for all: see [`Delivery::hold`].
+    pub held: Option<Held>,
 }
 
 impl Delivery {
@@ -131,6 +195,18 @@ impl Delivery {
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         let begun = self.qos == Qos::ExactlyOnce && self.owed.is_some_and(|owed| owed.stage == Stage::SentBefore);
         !begun && self.message.is_expired(now)
+    }
+
+    /// From now on it counts among what waits for all clients, by itself if it is long; otherwise with the queue that it is in.
+    pub(crate) fn hold(&mut self, for_all: &Arc<AtomicUsize>) {
+        if self.held.is_none() && self.message.is_long() {
+            self.held = Some(Held::new(&self.message, for_all));
+        }
+    }
+
+    /// Bytes of it that count by themselves.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.message.payload.len())
     }
 
     /// What it costs a queue to hold it, bytes. Identifiers are the client's own choice, and there may be thousands.

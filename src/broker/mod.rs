@@ -13,8 +13,9 @@
 //! Choices the standard leaves open. Overlapping subscriptions of a client give one message. A message nobody may
 //! publish is acknowledged and dropped for 3.1.1 (as mosquitto does), refused with 0x87 for MQTT 5, counted for both.
 //! A slow reader sees only the newest of the gateway's retained values; for anything else it is disconnected (0x97) once
-//! 1 MiB waits, never silently thinned. What a client has left retained goes with its name: it is sent to a new subscription
-//! only while that client may still write there, and gone for good once its topic is the gateway's.
+//! 1 MiB waits, never silently thinned; only while 64 MiB wait for all, long messages at QoS 0 are left out, and counted. What
+//! a client has left retained goes with its name: it is sent to a new subscription only while that client may still write
+//! there, and gone for good once its topic is the gateway's.
 //!
 //! Sessions that outlive their connection (MQTT 5: Session Expiry Interval; 3.1.1: `clean_session = 0`, for
 //! `session_expiry_max`) are owed every message above QoS 0 but the gateway's retained values; that lies on disk until the

@@ -3,7 +3,8 @@
 //! Bounds. Up to [`CONFLATE_ABOVE`] bytes every message waits its turn. Above, a new value of
 //! a gateway-owned retained topic takes the place of the one that waits (counted), so that those never need more than
 //! one message per topic. All other messages together may take `max_queued_size`; one more ends the connection:
-//! the client is told, never silently thinned. Putting in never waits.
+//! the client is told, never silently thinned. Putting in never waits. While too much waits for all clients a long message
+//! finds no place in any outbox: at QoS 0 it is left out, and counted.
 //!
 //! A single message need not wait at all: see `line`. A sensor may sleep: `sensor`. Rights may change meanwhile: `doubt`. What
 //! becomes of those that wait at the end: `closing`.
@@ -34,8 +35,8 @@ pub(super) use line::{Line, Socket};
 /// From here on only the newest of a tag's values is kept: about 1000 of them.
 const CONFLATE_ABOVE: usize = 256 * 1024;
 
-/// What may wait for all clients together, bytes. Beyond, a client whose own queue is long is given up: some dozens of
-/// clients that hang must not fill a small box.
+/// What may wait for all clients together, bytes, a long message counted once. Beyond, a client whose own queue is long is
+/// given up, and no other long message let in: some dozens of clients that hang must not fill a small box.
 pub(super) const WAITING_FOR_ALL_MAX: usize = 64 * 1024 * 1024;
 
 /// The queue of one client and the bell of its connection.
@@ -60,6 +61,8 @@ struct Queue {
     /// Bytes of all, and of those that must all arrive.
     bytes: usize,
     kept_bytes: usize,
+    /// Of all, what is charged to all clients by itself.
+    held_bytes: usize,
     /// Of the latter, what stands in the ledger.
     owed_bytes: usize,
     /// Number of the newest that waits per topic; there only while the queue is long.
@@ -105,6 +108,8 @@ pub(super) enum Put {
     Replaced,
     /// It stands in the ledger and will be read from there.
     Behind,
+    /// Too long while too much waits for all clients, and without a promise: left out.
+    LeftOut,
     /// Too much: this client's connection ends, and so many messages are lost to it.
     Overflowed(usize),
     /// The connection is ending already.
@@ -160,17 +165,36 @@ impl Outbox {
     }
 
     /// Puts a message in.
-    pub(super) fn put(&self, delivery: Delivery) -> Put {
-        let crowded = self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX;
+    pub(super) fn put(&self, mut delivery: Delivery) -> Put {
+        let (finds_place, crowded) = (self.finds_place(&mut delivery), self.is_crowded());
         let put = self.change(|queue| match delivery.owed {
             Some(owed) => queue.put_owed(delivery, owed.ordinal, crowded),
-            None if crowded && queue.bytes > CONFLATE_ABOVE => queue.overflow(&delivery),
+            None if !finds_place && delivery.qos == Qos::AtMostOnce && queue.ending.is_none() => Put::LeftOut,
+            None if !finds_place || crowded && queue.bytes > CONFLATE_ABOVE => queue.overflow(&delivery),
             None => queue.put(delivery),
         });
         if put != Put::Closed {
             self.bell.notify_one();
         }
         put
+    }
+
+    /// Does so much wait for all clients that long messages must go soon, for others to find a place?
+    pub(super) fn is_filling(&self) -> bool {
+        self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX / 4 * 3
+    }
+
+    /// Does too much wait for all clients?
+    fn is_crowded(&self) -> bool {
+        self.for_all.load(Ordering::Relaxed) > WAITING_FOR_ALL_MAX
+    }
+
+    /// A delivery is on its way to the client, and counts among what waits for all. A long one has no place when too much
+    /// does, even if nothing else waits for this client, unless the ledger has it, or its newest value is wanted.
+    pub(super) fn finds_place(&self, delivery: &mut Delivery) -> bool {
+        delivery.hold(&self.for_all);
+        let has_to = delivery.held.is_none() || delivery.owed.is_some() || delivery.message.keep == Keep::Newest;
+        has_to || !self.is_crowded()
     }
 
     /// More than half of what may wait does: whoever adds to it hears of it, until it is less.
@@ -226,11 +250,12 @@ impl Outbox {
     /// Changes the queue and what waits for all.
     fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.lock();
-        let before = queue.bytes;
+        let before = queue.charge();
         let changed = change(&mut queue);
-        match queue.bytes.checked_sub(before) {
+        let after = queue.charge();
+        match after.checked_sub(before) {
             Some(more) => self.for_all.fetch_add(more, Ordering::Relaxed),
-            None => self.for_all.fetch_sub(before - queue.bytes, Ordering::Relaxed),
+            None => self.for_all.fetch_sub(before - after, Ordering::Relaxed),
         };
         changed
     }
@@ -242,13 +267,18 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.for_all.fetch_sub(self.lock().bytes, Ordering::Relaxed);
+        self.for_all.fetch_sub(self.lock().charge(), Ordering::Relaxed);
     }
 }
 
 impl Queue {
     fn conflate_above(&self) -> usize {
         CONFLATE_ABOVE.min(self.most)
+    }
+
+    /// What it adds to what waits for all.
+    const fn charge(&self) -> usize {
+        self.bytes - self.held_bytes
     }
 
     const fn is_long(&self) -> bool {
@@ -285,7 +315,7 @@ impl Queue {
         }
         let cost = delivery.cost();
         let too_much = self.owed_bytes > 0 && self.owed_bytes + cost > self.most / 2;
-        if too_much || crowded && self.bytes > CONFLATE_ABOVE {
+        if too_much || crowded && (self.bytes > CONFLATE_ABOVE || delivery.held.is_some()) {
             let after = self.first + self.waiting.len() as u64;
             self.behind = Some(Behind { from: ordinal, last: ordinal, after });
             return Put::Behind;
@@ -311,6 +341,7 @@ impl Queue {
             }
         }
         self.bytes += cost;
+        self.held_bytes += delivery.held_bytes();
         self.waiting.push_back(delivery);
     }
 
@@ -326,6 +357,7 @@ impl Queue {
         match place.and_then(|place| self.waiting.get_mut(place)) {
             Some(old) => {
                 self.bytes = self.bytes + cost - old.cost();
+                self.held_bytes = self.held_bytes + delivery.held_bytes() - old.held_bytes();
                 *old = delivery;
                 Put::Replaced
             }
@@ -341,6 +373,7 @@ impl Queue {
         self.first += 1;
         let cost = delivery.cost();
         self.bytes -= cost;
+        self.held_bytes -= delivery.held_bytes();
         if delivery.message.keep == Keep::Every {
             self.kept_bytes -= cost;
         }

@@ -1,6 +1,7 @@
 //! The gateway's own way in: no socket, no wait. Whatever the clients do, a call here takes as long as the routing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -78,6 +79,11 @@ impl Publisher {
     /// Forgets a retained value and tells subscribers with an empty one: a tag that is no more.
     pub fn clear(&self, topic: Arc<str>) {
         self.retain(topic, Bytes::new());
+    }
+
+    /// Bytes that wait for clients, all together; a long message counts once, however many it is for.
+    pub fn waiting_bytes(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// The broker's counters.

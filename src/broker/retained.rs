@@ -360,8 +360,9 @@ impl Retained {
             if matches(&cursor.filter, topic)
                 && let Some(message) = self.wanted(topic, cursor, look)
             {
+                // A long one is the last of its page: what is on a page is held until the client has taken it.
+                left = if message.is_long() { 0 } else { left - 1 };
                 into.push(message);
-                left -= 1;
             }
             last = Some(topic);
         }

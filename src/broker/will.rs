@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::message::{Keep, Message, Retain};
+use super::message::{Holders, Keep, Message, Retain};
 use super::wire::{Connect, Will};
 use crate::access::Identity;
 
@@ -76,6 +76,7 @@ impl LastWill {
             forwarded: will.forwarded,
             expires: None,
             keep: Keep::Every,
+            holders: Holders::default(),
         };
         Self {
             message,

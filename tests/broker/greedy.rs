@@ -261,6 +261,86 @@ async fn readers_that_hang_on_long_messages_are_given_up_and_the_plant_is_seen_m
     broker.stop().await;
 }
 
+/// Each of them has a megabyte of its own on its way.
+#[tokio::test]
+async fn readers_that_hang_on_a_long_message_each_hold_so_much_together_and_not_for_long() {
+    const MANY: usize = 100;
+    let broker = Running::start().await;
+    let long = |n: usize| bytes::Bytes::from(vec![u8::try_from(n).expect("a byte"); 1_000_000]);
+    let mut hung = Vec::new();
+    for n in 0..MANY {
+        let mut client = broker.v5(&format!("hung-{n}")).await;
+        client.subscribe(filter(&format!("long/{n}"), 0), None).await;
+        hung.push(client);
+    }
+    let (mut healthy, mut told) = (broker.v4("healthy").await, broker.v5("told").await);
+    healthy.subscribe("good", QoS::AtMostOnce).await;
+    told.subscribe(filter("long/last", 1), None).await;
+    let stats = broker.publisher.stats();
+    // What the system's own buffers take does not wait.
+    for round in 0.. {
+        for n in 0..MANY {
+            broker.publisher.publish(format!("long/{n}").into(), long(n));
+        }
+        broker.publisher.publish("good".into(), "1".into());
+        assert_eq!(healthy.message().await.payload, "1");
+        let waiting = broker.publisher.waiting_bytes();
+        assert!(waiting < 67_200_000 && round < 50, "{waiting}");
+        if waiting > 66_000_000 && stats.dropped_full.get() > 0 {
+            break;
+        }
+    }
+    broker.publisher.publish("long/last".into(), long(1));
+    assert_eq!(told.disconnected().await, v5::DisconnectReasonCode::QuotaExceeded);
+    // Those that hang are given up sooner than otherwise: somebody needs the room.
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    while broker.publisher.waiting_bytes() > 51_000_000 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::task::yield_now().await;
+        assert!(before.elapsed() < Duration::from_secs(40), "{:?}", before.elapsed());
+    }
+    tokio::time::resume();
+    let mut again = broker.v5("again").await;
+    again.subscribe(filter("long/last", 1), None).await;
+    broker.publisher.publish("long/last".into(), long(2));
+    assert_eq!(again.message().await.payload, long(2));
+    drop((hung, again, told));
+    until("nothing is charged for ever", || broker.publisher.waiting_bytes() == 0).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_message_comes_whole_to_very_many_at_once_with_what_is_before_and_behind_it() {
+    const MANY: usize = 100;
+    let broker = Running::start().await;
+    let mut readers = Vec::new();
+    for n in 0..MANY {
+        let mut reader = broker.v5(&format!("reader-{n}")).await;
+        reader.subscribe(filter("long/#", u8::try_from(n % 2).expect("0 or 1")), None).await;
+        readers.push(reader);
+    }
+    let long: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+    let long = bytes::Bytes::from(long);
+    broker.publisher.publish("long/before".into(), "1".into());
+    broker.publisher.publish("long/it".into(), long.clone());
+    broker.publisher.publish("long/behind".into(), "2".into());
+    assert!(broker.publisher.waiting_bytes() < 1_200_000, "{}: it is there once", broker.publisher.waiting_bytes());
+    for reader in &mut readers {
+        reader.send(v5::Packet::PingReq(v5::PingReq)).await;
+        for (topic, payload) in [("long/before", &b"1"[..]), ("long/it", &long), ("long/behind", b"2")] {
+            let mut packet = reader.next().await;
+            if matches!(packet, v5::Packet::PingResp(_)) {
+                packet = reader.next().await;
+            }
+            let v5::Packet::Publish(seen) = packet else { panic!("{packet:?}") };
+            assert!(seen.topic == topic && seen.payload == payload, "{topic}");
+        }
+    }
+    assert_eq!((broker.publisher.waiting_bytes(), broker.publisher.stats().dropped()), (0, 0));
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_flood_of_retained_messages_has_an_end_and_what_is_taken_back_makes_room() {
     let broker = Running::start().await;

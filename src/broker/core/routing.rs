@@ -110,6 +110,7 @@ impl Core {
             match connected.outbox.put(delivery) {
                 Put::Waits | Put::Behind => {}
                 Put::Replaced => stats.conflated.one(),
+                Put::LeftOut => stats.dropped_full.one(),
                 Put::Overflowed(lost) => stats.dropped_slow.add(lost as u64),
                 Put::Closed if owed => {}
                 Put::Closed => {
@@ -183,6 +184,7 @@ pub(in crate::broker) fn delivery(message: &Arc<Message>, subscription: &Subscri
         ids: subscription.id.into_iter().collect(),
         owed: None,
         shared: None,
+        held: None,
     }
 }
 

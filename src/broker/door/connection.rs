@@ -3,21 +3,21 @@
 //! Input is read only while there is room for what it may cause: publishes that wait to be settled, and output that
 //! the client has not taken. So a client that sends without reading stops itself, and nobody else.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::duty::Duty;
 use super::intake::{Came, Intake};
+use super::output::Output;
 use super::stream::Stream;
 use super::terms::{Terms, Watch};
+use super::turns::{at_once, give_way};
 use crate::access::Identity;
 use crate::broker::core::{Company, Entered, Leaving, Shared};
 use crate::broker::outbox::{Line, Outbox};
@@ -104,7 +104,8 @@ impl Connection {
     }
 
     /// Runs to the end. `intake` holds what has come after CONNECT already, `out` begins with CONNACK.
-    pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, mut out: BytesMut) {
+    pub(super) async fn run(mut self, stream: Stream, mut intake: Intake, out: BytesMut) {
+        let mut out = Output::new(out);
         let (mut reader, mut writer) = stream.into_split();
         self.line = writer.socket().map(|socket| self.duty.line(socket));
         let mut ending = self.serve((&mut reader, &mut intake), (&mut writer, &mut out)).await;
@@ -130,19 +131,19 @@ impl Connection {
         let Some(reason) = ending.reason() else {
             return;
         };
-        encode::disconnect(&mut out, version, reason, told);
+        encode::disconnect(&mut out.bytes, version, reason, told);
+        shared.stats.bytes_sent.add(out.len() as u64);
         let last_words = async {
-            writer.write_all(&out).await?;
+            out.write_all(&mut writer).await?;
             writer.shutdown().await?;
             // Closing with unread input would make the system throw the last words away.
             intake.exhaust(&mut reader).await
         };
-        shared.stats.bytes_sent.add(out.len() as u64);
         // Whoever is not there to hear them has gone already.
         drop(tokio::time::timeout(LAST_WORDS_MAX, last_words).await);
     }
 
-    async fn serve<R, W>(&mut self, input: (&mut R, &mut Intake), output: (&mut W, &mut BytesMut)) -> Ending
+    async fn serve<R, W>(&mut self, input: (&mut R, &mut Intake), output: (&mut W, &mut Output)) -> Ending
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -156,8 +157,8 @@ impl Connection {
             // A stall begins when there is something to take.
             if out.is_empty() {
                 stalled_since = None;
-                if out.capacity() > 4 * OUT_BYTES {
-                    *out = BytesMut::new(); // one large message blew it up
+                if out.bytes.capacity() > 4 * OUT_BYTES {
+                    out.bytes = BytesMut::new(); // many answers blew it up
                 }
             }
             if std::mem::take(&mut lent) {
@@ -167,23 +168,23 @@ impl Connection {
                 Ok(left) => left,
                 Err(ending) => return ending,
             };
-            let full = out.len() >= OUT_BYTES;
+            let full = out.is_full(OUT_BYTES);
             // Whoever waits for a message is older in line than who waits to hear that it has gone on.
             if self.duty.take_sent_on() > 0 {
                 give_way().await;
             }
             // What goes without waiting goes first.
             if !out.is_empty()
-                && let Some(written) = at_once(writer.write(out))
+                && let Some(written) = at_once(writer.write(out.front()))
                 && !self.written(&written, out, &mut stalled_since)
             {
                 return Ending::Lost;
             }
             // There may be more to say than had room in `out`.
-            let more = full && out.len() < OUT_BYTES || left.packets == Rest::More && self.takes_more(intake, out);
+            let more = full && !out.is_full(OUT_BYTES) || left.packets == Rest::More && self.takes_more(intake, out);
             // Not before all that has come is dealt with: a goodbye may be in it, and the end of the stream behind it.
             let may_read =
-                left.packets == Rest::Nothing && (!full || out.len() >= OUT_BYTES) && self.takes_more(intake, out);
+                left.packets == Rest::Nothing && (!full || out.is_full(OUT_BYTES)) && self.takes_more(intake, out);
             // Where nothing else is to be done, it is read below.
             let read = if may_read && (more || intake.needs_place()) { at_once(intake.read(reader)) } else { None };
             // Silence is measured only while we listen, from when we begin to.
@@ -203,9 +204,11 @@ impl Connection {
                 continue;
             }
             let silent_at = [self.duty.silent_at(), intake.due()].into_iter().flatten().min().filter(|_| listens);
-            let may_stall = out.is_empty() || self.duty.terms.watch == Watch::Doors;
-            let stalled_at = (!may_stall).then(|| *stalled_since.get_or_insert_with(Instant::now) + STALLED_MAX);
-            let alarm = silent_at.into_iter().chain(stalled_at).min();
+            let may_stall = self.duty.terms.watch == Watch::Doors;
+            let stalled_at =
+                (!out.is_empty() && !may_stall).then(|| *stalled_since.get_or_insert_with(Instant::now) + STALLED_MAX);
+            let late_at = out.due().filter(|_| !may_stall);
+            let alarm = [silent_at, stalled_at, late_at].into_iter().flatten().min();
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
                 watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
             }
@@ -216,29 +219,34 @@ impl Connection {
                 read = intake.read(reader), if may_read => if !self.has_read(&read) {
                     return Ending::Lost;
                 },
-                written = writer.write(out), if !out.is_empty() => if !self.written(&written, out, &mut stalled_since) {
+                written = writer.write(out.front()), if !out.is_empty() => if !self.written(&written, out, &mut stalled_since) {
                     return Ending::Lost;
                 },
                 () = self.seat.outbox.rung() => {}
                 () = self.duty.settled() => {}
                 () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
                 () = &mut watch => if alarm.is_some_and(|alarm| alarm <= Instant::now()) {
-                    return if alarm == stalled_at { Ending::TooSlow } else { Ending::Silent };
+                    match alarm {
+                        alarm if alarm == stalled_at => return Ending::TooSlow,
+                        alarm if alarm != late_at => return Ending::Silent,
+                        _ if self.seat.outbox.is_filling() => return Ending::TooSlow,
+                        _ => out.put_off(Instant::now()),
+                    }
                 },
             }
         }
     }
 
     /// Nothing to do but wait: what comes next may be written by whoever has it. Has the line been lent?
-    fn lend(&self, left: &Left, out: &BytesMut) -> bool {
+    fn lend(&self, left: &Left, out: &Output) -> bool {
         let nothing = out.is_empty() && left.retained == Rest::Nothing;
         let line = self.line.as_ref().filter(|_| nothing && self.duty.lends());
         line.inspect(|line| self.seat.outbox.lend(line, self.duty.next_id())).is_some()
     }
 
     /// The line is ours again.
-    fn take_back(&mut self, out: &mut BytesMut) {
-        if let Some(qos) = self.seat.outbox.take_back(out) {
+    fn take_back(&mut self, out: &mut Output) {
+        if let Some(qos) = self.seat.outbox.take_back(&mut out.bytes) {
             self.duty.launched(qos);
         }
     }
@@ -256,7 +264,7 @@ impl Connection {
     }
 
     /// False: the connection is gone.
-    fn written(&self, written: &io::Result<usize>, out: &mut BytesMut, stalled: &mut Option<Instant>) -> bool {
+    fn written(&self, written: &io::Result<usize>, out: &mut Output, stalled: &mut Option<Instant>) -> bool {
         let Ok(count @ 1..) = *written else { return false };
         out.advance(count);
         *stalled = None;
@@ -265,9 +273,9 @@ impl Connection {
     }
 
     /// What can be done without waiting, up to a measure.
-    fn work(&mut self, intake: &mut Intake, out: &mut BytesMut) -> Result<Left, Ending> {
+    fn work(&mut self, intake: &mut Intake, out: &mut Output) -> Result<Left, Ending> {
         // First: it may make room for more packets.
-        if let Some(ending) = self.duty.take_settled(out) {
+        if let Some(ending) = self.duty.take_settled(&mut out.bytes) {
             return Err(ending);
         }
         let packets = self.packets(intake, out, self.heard_up_to())?;
@@ -275,12 +283,12 @@ impl Connection {
             return Err(ending);
         }
         let retained = self.duty.send(out, OUT_BYTES);
-        self.duty.tell_rest(out);
+        self.duty.tell_rest(&mut out.bytes);
         Ok(Left { packets, retained })
     }
 
     /// Deals with packets that have come, up to a measure, while there is room for what they cause.
-    fn packets(&mut self, intake: &mut Intake, out: &mut BytesMut, most_out: usize) -> Result<Rest, Ending> {
+    fn packets(&mut self, intake: &mut Intake, out: &mut Output, most_out: usize) -> Result<Rest, Ending> {
         for number in 0..PACKETS {
             if self.duty.is_full(intake.next_bytes()) || out.len() >= most_out {
                 break;
@@ -291,7 +299,7 @@ impl Connection {
                 Err(fault) => Err(fault),
             };
             self.duty.company = if number == 0 && intake.is_empty() { Company::Alone } else { Company::InRow };
-            if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, out) {
+            if let Some(ending) = self.duty.packet(packet.map_err(Ending::Fault)?, &mut out.bytes) {
                 return Err(ending);
             }
         }
@@ -300,14 +308,14 @@ impl Connection {
 
     /// Deals with what the client had sent before its connection was of no use any more, waiting no longer than the rest of
     /// a burst takes: a goodbye may be in it, and then it is that which ended the connection.
-    async fn hear_out<R>(&mut self, input: (&mut R, &mut Intake), out: &mut BytesMut) -> Option<Ending>
+    async fn hear_out<R>(&mut self, input: (&mut R, &mut Intake), out: &mut Output) -> Option<Ending>
     where
         R: AsyncRead + Unpin,
     {
         let (reader, intake) = input;
         let (mut bytes, until) = (0, Instant::now() + HEAR_OUT_MAX);
         while Instant::now() < until {
-            if let ending @ Some(_) = self.duty.take_settled(out) {
+            if let ending @ Some(_) = self.duty.take_settled(&mut out.bytes) {
                 return ending;
             }
             match self.packets(intake, out, usize::MAX) {
@@ -329,7 +337,7 @@ impl Connection {
     }
 
     /// Is there room for what a packet may cause?
-    fn takes_more(&mut self, intake: &Intake, out: &BytesMut) -> bool {
+    fn takes_more(&mut self, intake: &Intake, out: &Output) -> bool {
         !self.duty.is_full(intake.next_bytes()) && out.len() < self.heard_up_to()
     }
 
@@ -339,7 +347,7 @@ impl Connection {
     }
 
     /// Sends what still waits, without acknowledgements being read: as much as the client's window takes.
-    async fn drain<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, out: &mut BytesMut) {
+    async fn drain<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, out: &mut Output) {
         loop {
             let rest = self.duty.send(out, OUT_BYTES);
             if out.is_empty() {
@@ -349,7 +357,7 @@ impl Connection {
                 }
                 continue;
             }
-            match writer.write(out).await {
+            match writer.write(out.front()).await {
                 Ok(count @ 1..) => {
                     out.advance(count);
                     self.seat.shared.stats.bytes_sent.add(count as u64);
@@ -373,26 +381,5 @@ impl Connection {
             Ending::Fault(fault) => tracing::warn!(client, error = %fault, "client disconnected for a fault"),
             ending => tracing::warn!(client, reason = ?ending, "client connection ended"),
         }
-    }
-}
-
-/// Everybody who is ready has a turn before this task goes on. Not tokio's `yield_now`: that asks the sockets first.
-async fn give_way() {
-    let mut given = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-/// Its result, if it has one without waiting; it must be safe to cancel.
-fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
-    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => Some(result),
-        Poll::Pending => None,
     }
 }

@@ -17,7 +17,7 @@ use crate::access::Identity;
 use crate::broker::clients::Carried;
 use crate::broker::core::{Company, Entered, Leaving, Origin, Refusal as Refused, Shared, Stored};
 use crate::broker::durable::Tally;
-use crate::broker::message::{Keep, Message, Qos, Retain};
+use crate::broker::message::{Holders, Keep, Message, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::Walk;
 use crate::broker::ruling::{self, Ruling};
@@ -394,5 +394,6 @@ fn message(publish: Publish) -> Message {
         forwarded: publish.forwarded,
         expires,
         keep: Keep::Every,
+        holders: Holders::default(),
     }
 }

@@ -7,9 +7,9 @@
 //! `taking` connections in · `limits` how many and how fast · `strangers` those before CONNECT · `inside` the gateway's own
 //! edge nodes · `certificates` of doors with TLS · `threshold` from a socket to MQTT, through `turnstile`, `websocket`,
 //! `upgrade` · `stream` its layers, `shown` what it says of the client · `greeting` to CONNECT · `sensors` MQTT-SN ·
-//! `welcome` to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end · `duty`
-//! what its session asks for, `filters` SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile · `sending`
-//! what goes out · `needed` tasks that must not panic.
+//! `welcome` to CONNACK, `terms` what it promises · `intake` bytes to packets · `connection` from CONNACK to the end, in `turns` ·
+//! `duty` what its session asks for, `filters` SUBSCRIBE, `commanding` commands · `errands` what is waited for meanwhile ·
+//! `sending` what goes out, by `output` · `needed` tasks that must not panic.
 
 mod certificates;
 mod commanding;
@@ -23,6 +23,7 @@ mod intake;
 mod limits;
 mod listening;
 mod needed;
+mod output;
 #[cfg(feature = "quic")]
 mod ports;
 mod regime;
@@ -35,6 +36,7 @@ mod stream;
 mod taking;
 mod terms;
 mod threshold;
+mod turns;
 mod turnstile;
 mod upgrade;
 mod warden;

@@ -8,12 +8,13 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::duty::Duty;
+use super::output::Output;
 use crate::access::{Access, Identity};
 use crate::broker::keeping;
 use crate::broker::message::{Delivery, Qos, Stage};
 use crate::broker::outbox::{Line, Socket};
 use crate::broker::retained::Rest;
-use crate::broker::session::{Errands, Lifetime};
+use crate::broker::session::{Ending, Errands, Lifetime};
 use crate::broker::wire::encode::{self, Outgoing};
 use crate::broker::wire::{AckKind, Naming};
 use crate::disk::ledger::OwedRow;
@@ -46,14 +47,14 @@ impl Duty {
     }
 
     /// Encodes what waits for the client until there is enough of it, or no more room in the window.
-    pub(super) fn send(&mut self, out: &mut BytesMut, enough: usize) -> Rest {
+    pub(super) fn send(&mut self, out: &mut Output, enough: usize) -> Rest {
         if self.unsaid > 0 || self.outbox.is_held() {
             return Rest::Nothing;
         }
         self.strike_out();
         let mut now = None;
         let version = self.shared.in_step.load(Ordering::Acquire);
-        while out.len() < enough {
+        while !out.is_full(enough) {
             if self.course.is_empty() && self.take() == Rest::More {
                 return Rest::More;
             }
@@ -81,6 +82,7 @@ impl Duty {
             if rest == Rest::Nothing {
                 walk.remove();
             }
+            deliveries.retain_mut(|delivery| self.finds_place(delivery));
             if !deliveries.is_empty() {
                 let errands = self.course.add(deliveries);
                 self.run(errands);
@@ -94,6 +96,18 @@ impl Duty {
                 return Rest::Nothing;
             }
         }
+    }
+
+    /// Does a retained message find a place on its way to the client? If not, it is counted, and above QoS 0 the client is told.
+    fn finds_place(&self, delivery: &mut Delivery) -> bool {
+        let finds_place = self.outbox.finds_place(delivery);
+        if !finds_place && delivery.qos == Qos::AtMostOnce {
+            self.shared.stats.dropped_full.one();
+        } else if !finds_place {
+            self.shared.stats.dropped_slow.one();
+            self.outbox.end(Ending::TooSlow);
+        }
+        finds_place
     }
 
     /// Takes out what of that which is at hand may not be sent any more, if rights have changed: is there such?
@@ -128,7 +142,7 @@ impl Duty {
     }
 
     /// Writes the next; false when nothing may be sent now. The time is asked once for all that is written in a row.
-    fn write(&mut self, now: &mut Option<Instant>, out: &mut BytesMut) -> bool {
+    fn write(&mut self, now: &mut Option<Instant>, out: &mut Output) -> bool {
         let stats = &self.shared.stats;
         let Some(delivery) = self.course.next(&self.session) else {
             return false;
@@ -137,7 +151,7 @@ impl Duty {
             let Some(packet_id) = self.session.launch(delivery.qos, delivery.owed) else {
                 return false;
             };
-            encode::ack(out, self.version, AckKind::Pubrel, (packet_id, 0, ""));
+            encode::ack(&mut out.bytes, self.version, AckKind::Pubrel, (packet_id, 0, ""));
             stats.packets_sent.one();
             self.course.sent();
             return true;
@@ -168,12 +182,19 @@ impl Duty {
         if delivery.shared.is_some() {
             self.session.remember(packet_id, delivery);
         }
-        outgoing.write(out, packet_id);
+        let is_long = delivery.message.is_long();
+        if is_long {
+            outgoing.write_head(&mut out.bytes, packet_id);
+        } else {
+            outgoing.write(&mut out.bytes, packet_id);
+        }
         self.aliases.written(topic, naming);
         stats.packets_sent.one();
         stats.publishes_sent.one();
         stats.publish_bytes_sent.add(delivery.message.payload.len() as u64);
-        self.course.sent();
+        if let Some(sent) = self.course.sent().filter(|_| is_long) {
+            out.follow(sent, now);
+        }
         true
     }
 
@@ -204,9 +225,10 @@ impl Duty {
     fn readable(&self, rows: Vec<OwedRow>) -> Vec<Delivery> {
         let Self { shared, identity, .. } = self;
         let deliveries = rows.into_iter().map(|row| keeping::delivery(row, &shared.clock));
-        let (readable, others): (Vec<_>, Vec<_>) =
+        let (mut readable, others): (Vec<_>, Vec<_>) =
             deliveries.partition(|delivery| is_readable(&shared.access, identity, delivery));
         self.take_back(&others);
+        readable.iter_mut().for_each(|delivery| delivery.hold(&shared.waiting));
         readable
     }
 

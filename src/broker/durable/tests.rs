@@ -12,7 +12,7 @@ use crate::model::time::Boot;
 fn message(bytes: usize) -> Delivery {
     let message = Message::own("topic".into(), vec![b'x'; bytes].into(), Keep::Every);
     let (qos, retain, ids) = (Qos::AtLeastOnce, Retain::No, Vec::new());
-    Delivery { message: Arc::new(message), qos, retain, ids, owed: None, shared: None }
+    Delivery { message: Arc::new(message), qos, retain, ids, owed: None, shared: None, held: None }
 }
 
 #[test]
@@ -73,7 +73,8 @@ fn a_message_with_many_identifiers_is_charged_the_same_when_it_comes_is_found_an
     let clock = Clock::new(Arc::new(FakeTime::default()), Boot(1), 0);
     let message = Arc::new(Message::own("topic".into(), Bytes::from_static(b"x"), Keep::Every));
     let ids = vec![7; 4096];
-    let delivery = Delivery { message, qos: Qos::AtLeastOnce, retain: Retain::No, ids, owed: None, shared: None };
+    let delivery =
+        Delivery { message, qos: Qos::AtLeastOnce, retain: Retain::No, ids, owed: None, shared: None, held: None };
     let all = Arc::new(Total::default());
     let mut live = Durable::new(SessionId(1), 5, &all);
     let owed = live.owe(&delivery, &SessionsPlan::default()).expect("room");

@@ -215,9 +215,15 @@ impl<'a> Outgoing<'a> {
 
     /// Writes it; `packet_id` is not used at QoS 0.
     pub(in crate::broker) fn write(&self, out: &mut BytesMut, packet_id: u16) {
+        out.reserve(self.len());
+        self.write_head(out, packet_id);
+        out.put_slice(&self.delivery.message.payload);
+    }
+
+    /// The same without the payload, which goes last.
+    pub(in crate::broker) fn write_head(&self, out: &mut BytesMut, packet_id: u16) {
         let message = &self.delivery.message;
         let retain = u8::from(self.delivery.retain == Retain::Yes);
-        out.reserve(self.len());
         let again = u8::from(self.delivery.owed.is_some_and(|owed| owed.stage == Stage::SentBefore));
         head(out, 0x30 | (again << 3) | (self.delivery.qos.bits() << 1) | retain, self.remaining);
         text(out, named(self.naming, &message.topic));
@@ -242,7 +248,6 @@ impl<'a> Outgoing<'a> {
                 variable(out, *id as usize);
             }
         }
-        out.put_slice(&message.payload);
     }
 }
 

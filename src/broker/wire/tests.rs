@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::encode::{self, Outgoing, Welcome};
 use super::*;
-use crate::broker::message::{Delivery, Forwarded, Keep, Message, Qos, Retain};
+use crate::broker::message::{Delivery, Forwarded, Holders, Keep, Message, Qos, Retain};
 
 fn cut(bytes: &[u8]) -> Result<Frame, Fault> {
     let mut arrived = BytesMut::from(bytes);
@@ -62,6 +62,7 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
         forwarded: Some(Box::new(forwarded)),
         expires: Some(now + std::time::Duration::from_millis(9_500)),
         keep: Keep::Every,
+        holders: Holders::default(),
     };
     let delivery = Delivery {
         message: Arc::new(message),
@@ -70,6 +71,7 @@ fn what_we_send_is_read_by_the_other_codec_and_v311_never_sees_a_property() {
         ids: vec![1, 300],
         owed: None,
         shared: None,
+        held: None,
     };
     let mut out = BytesMut::new();
     let outgoing = Outgoing::new(&delivery, (Version::V5, Naming::Full), || now);
