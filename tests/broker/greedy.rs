@@ -341,6 +341,38 @@ async fn a_long_message_comes_whole_to_very_many_at_once_with_what_is_before_and
     broker.stop().await;
 }
 
+/// They are dealt with in one piece, and everybody else waits for that.
+#[tokio::test]
+async fn more_filters_in_one_packet_than_are_dealt_with_at_once_end_that_connection() {
+    let broker = Running::start().await;
+    let mut healthy = broker.v4("healthy").await;
+    let packet = |first: u8, filter: &[u8], count: usize| {
+        let mut length = 2 + filter.len() * count;
+        let mut packet = vec![first];
+        while length > 0x7F {
+            packet.push(0x80 | u8::try_from(length & 0x7F).expect("seven bits"));
+            length >>= 7;
+        }
+        packet.push(u8::try_from(length).expect("the rest"));
+        packet.extend_from_slice(&[0, 1]);
+        packet.extend_from_slice(&filter.repeat(count));
+        packet
+    };
+    for (first, filter) in [(0x82, &[0, 1, b'z', 0][..]), (0xA2, &[0, 1, b'z'])] {
+        let mut many = broker.v4("many").await;
+        many.stream.write_all(&packet(first, filter, 16 * 1024)).await.expect("sent");
+        let answer = many.next().await;
+        assert!(matches!(answer, v4::Packet::SubAck(_) | v4::Packet::UnsubAck(_)), "{answer:?}");
+        let before = worked();
+        // The broker may have closed before it has all.
+        drop(many.stream.write_all(&packet(first, filter, 250_000)).await);
+        assert!(many.try_next().await.is_none());
+        healthy.ping().await;
+        assert!(worked() - before < Duration::from_secs(1), "{:?}", worked() - before);
+    }
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn a_flood_of_retained_messages_has_an_end_and_what_is_taken_back_makes_room() {
     let broker = Running::start().await;

@@ -43,6 +43,9 @@ const BREATH: Duration = Duration::from_millis(1);
 /// Packets dealt with before others get their turn.
 const PACKETS: usize = 64;
 
+/// And bytes of topic filters in them, of which there may be one in three bytes.
+const FILTER_BYTES: usize = 16 * 1024;
+
 /// What a client said before its connection was taken over or broke is heard within these bounds: bytes read then, and the
 /// time for what must be settled before more is read.
 const UNHEARD_MAX: usize = 1024 * 1024;
@@ -289,12 +292,16 @@ impl Connection {
 
     /// Deals with packets that have come, up to a measure, while there is room for what they cause.
     fn packets(&mut self, intake: &mut Intake, out: &mut Output, most_out: usize) -> Result<Rest, Ending> {
+        let mut filters = 0;
         for number in 0..PACKETS {
-            if self.duty.is_full(intake.next_bytes()) || out.len() >= most_out {
+            if self.duty.is_full(intake.next_bytes()) || out.len() >= most_out || filters >= FILTER_BYTES {
                 break;
             }
             let packet = match intake.next() {
-                Ok(Some(frame)) => self.duty.decode(frame),
+                Ok(Some(frame)) => {
+                    filters += frame.filter_bytes();
+                    self.duty.decode(frame)
+                }
                 Ok(None) => return Ok(Rest::Nothing),
                 Err(fault) => Err(fault),
             };

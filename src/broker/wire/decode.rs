@@ -3,7 +3,7 @@
 use super::packet::{Ack, AckKind, Filter, Incoming, Publish, RetainHandling, Subscribe};
 use super::properties::{self, Place};
 use super::reader::Reader;
-use super::{Fault, Frame, Version};
+use super::{FILTERS_MAX, Fault, Frame, Version};
 use crate::broker::message::{Qos, Retain};
 use crate::model::topic::check_topic;
 
@@ -103,7 +103,7 @@ fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Faul
     let said = properties::read(&mut reader, version, Place::Subscribe)?;
     let mut filters = Vec::new();
     while !reader.is_empty() {
-        let filter = read_filter(&mut reader)?;
+        let filter = read_filter(&mut reader, filters.len())?;
         filters.push(read_options(filter, reader.byte()?, version)?);
     }
     if filters.is_empty() {
@@ -112,8 +112,11 @@ fn read_subscribe(mut reader: Reader, version: Version) -> Result<Incoming, Faul
     Ok(Incoming::Subscribe(Subscribe { packet_id, id: said.subscription_id, filters }))
 }
 
-/// Neither empty (4.7.3-1) nor too deep; whether it is a filter is answered for each by itself.
-fn read_filter(reader: &mut Reader) -> Result<String, Fault> {
+/// Behind so many: neither empty (4.7.3-1) nor too deep; whether it is a filter is answered for each by itself.
+fn read_filter(reader: &mut Reader, before: usize) -> Result<String, Fault> {
+    if before == FILTERS_MAX {
+        return Err(Fault::Filters);
+    }
     let filter = reader.text()?;
     if filter.is_empty() || is_too_deep(&filter) {
         return Err(Fault::Malformed("topic filter of no or of more than 200 levels"));
@@ -146,7 +149,7 @@ fn read_unsubscribe(mut reader: Reader, version: Version) -> Result<Incoming, Fa
     properties::read(&mut reader, version, Place::Unsubscribe)?;
     let mut filters = Vec::new();
     while !reader.is_empty() {
-        filters.push(read_filter(&mut reader)?);
+        filters.push(read_filter(&mut reader, filters.len())?);
     }
     if filters.is_empty() {
         return Err(Fault::Protocol("UNSUBSCRIBE without a filter"));

@@ -32,6 +32,9 @@ use crate::model::topic::BadTopic;
 /// box, since a buffer only grows with what has really arrived. `max_packet_size` may make it less.
 pub(super) const PACKET_BYTES_MAX: u32 = 1024 * 1024;
 
+/// Filters in one packet: they are dealt with in one piece, and everybody else waits for that. More go in several packets.
+pub(super) const FILTERS_MAX: usize = 16 * 1024;
+
 /// Which protocol a client speaks. MQTT 3.1 (`MQIsdp`) is served as 3.1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Version {
@@ -54,6 +57,9 @@ pub(crate) enum Fault {
     /// A client whose Maximum Packet Size not even a CONNACK fits.
     #[error("maximum packet size is too small for any answer")]
     NoRoom,
+    /// SUBSCRIBE or UNSUBSCRIBE with more filters than are dealt with in one piece.
+    #[error("more than {FILTERS_MAX} topic filters in one packet")]
+    Filters,
     /// No topic to publish on.
     #[error("bad topic: {0}")]
     Topic(BadTopic),
@@ -75,6 +81,7 @@ impl Fault {
             Self::Malformed(_) => 0x81,
             Self::Protocol(_) => 0x82,
             Self::TooLarge | Self::NoRoom => 0x95,
+            Self::Filters => 0x97,
             Self::Topic(_) => 0x90,
             Self::Version(_) => 0x84,
             Self::ClientId(_) => 0x85,
@@ -87,6 +94,7 @@ impl Fault {
         match self {
             Self::Malformed(told) | Self::Protocol(told) | Self::ClientId(told) => told,
             Self::TooLarge | Self::NoRoom => "longer than the Maximum Packet Size",
+            Self::Filters => "too many topic filters in one packet",
             Self::Topic(_) => "no topic to publish on",
             Self::Version(_) => "protocol version not served",
             Self::AuthMethod => "enhanced authentication not served",
@@ -104,6 +112,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// Bytes of topic filters to be dealt with one by one: of SUBSCRIBE and UNSUBSCRIBE.
+    pub(super) fn filter_bytes(&self) -> usize {
+        if matches!(self.first >> 4, 8 | 10) { self.body.len() } else { 0 }
+    }
+
     /// MQTT 3.1 sets DUP on PUBREL, SUBSCRIBE and UNSUBSCRIBE that it sends again (there section 2.1); later versions have
     /// that bit reserved.
     pub(super) fn without_dup(mut self) -> Self {
