@@ -210,8 +210,7 @@ impl Connection {
             let may_stall = self.duty.terms.watch == Watch::Doors;
             let stalled_at =
                 (!out.is_empty() && !may_stall).then(|| *stalled_since.get_or_insert_with(Instant::now) + STALLED_MAX);
-            let late_at = out.due().filter(|_| !may_stall);
-            let alarm = [silent_at, stalled_at, late_at].into_iter().flatten().min();
+            let alarm = [silent_at, stalled_at, out.due().filter(|_| !may_stall)].into_iter().flatten().min();
             if alarm.is_some_and(|alarm| alarm < watch.deadline()) || watch.is_elapsed() {
                 watch.as_mut().reset(alarm.unwrap_or_else(|| Instant::now() + NOTHING_DUE));
             }
@@ -228,16 +227,26 @@ impl Connection {
                 () = self.seat.outbox.rung() => {}
                 () = self.duty.settled() => {}
                 () = tokio::time::sleep(BREATH), if left.retained == Rest::More => {}
-                () = &mut watch => if alarm.is_some_and(|alarm| alarm <= Instant::now()) {
-                    match alarm {
-                        alarm if alarm == stalled_at => return Ending::TooSlow,
-                        alarm if alarm != late_at => return Ending::Silent,
-                        _ if self.seat.outbox.is_filling() => return Ending::TooSlow,
-                        _ => out.put_off(Instant::now()),
-                    }
+                () = &mut watch => if let Some(ending) = self.alarmed(alarm, stalled_at, out) {
+                    return ending;
                 },
             }
         }
+    }
+
+    /// Is it time for one of these? A long message may take longer while there is room for all.
+    fn alarmed(&self, alarm: Option<Instant>, stalled_at: Option<Instant>, out: &mut Output) -> Option<Ending> {
+        if alarm? > Instant::now() {
+            return None;
+        }
+        if alarm == stalled_at || alarm == out.due() && self.seat.outbox.is_filling() {
+            return Some(Ending::TooSlow);
+        }
+        if alarm != out.due() {
+            return Some(Ending::Silent);
+        }
+        out.put_off(Instant::now());
+        None
     }
 
     /// Nothing to do but wait: what comes next may be written by whoever has it. Has the line been lent?

@@ -228,7 +228,9 @@ impl Duty {
         let (mut readable, others): (Vec<_>, Vec<_>) =
             deliveries.partition(|delivery| is_readable(&shared.access, identity, delivery));
         self.take_back(&others);
-        readable.iter_mut().for_each(|delivery| delivery.hold(&shared.waiting));
+        for delivery in &mut readable {
+            delivery.hold(&shared.waiting);
+        }
         readable
     }
 
