@@ -12,7 +12,7 @@ use super::durable::Durable;
 use super::message::Delivery;
 use super::outbox::Outbox;
 use super::retained::Unfinished;
-use super::session::Unreleased;
+use super::session::{Passing, Unreleased};
 use super::tree::{ClientKey, Subscription};
 use super::will::LastWill;
 use super::wire::Will;
@@ -94,6 +94,8 @@ pub(super) struct Connected {
 pub(super) struct Carried {
     /// QoS 2 publishes of the client that it has not released yet.
     pub received: Vec<Unreleased>,
+    /// Publishes to the client that do not stand in the ledger.
+    pub passing: Passing,
     /// Retained messages it has subscribed to and not got yet.
     pub unfinished: Vec<Unfinished>,
     /// Version of the retained messages when it had got everything.
@@ -128,6 +130,16 @@ impl Client {
     /// Who holds its session.
     pub(super) fn holder(&self) -> Holder<'_> {
         Holder { owner: &self.owner, client: &self.id }
+    }
+
+    /// The gateway stops: what it has got without being owed it, and has perhaps not taken yet, nobody will know of any more.
+    /// So many are lost.
+    pub(super) fn forget_passing(&mut self) -> u64 {
+        let lost = std::mem::take(&mut self.carried.passing).lost();
+        if let Some(durable) = &mut self.durable {
+            durable.dropped += lost;
+        }
+        lost
     }
 
     /// Its connection, if there is one.

@@ -54,8 +54,8 @@ pub struct BrokerStats {
     pub dropped_slow: Counter,
     /// Messages longer than a client's Maximum Packet Size.
     pub dropped_too_large: Counter,
-    /// Messages that found no room among what their session is owed, or no disk that works; long ones at QoS 0 while too much
-    /// waits for all clients.
+    /// Messages that found no room among what their session is owed, or no disk that works: those that their clients are not
+    /// known to have taken. And long ones at QoS 0 while too much waits for all clients.
     pub dropped_full: Counter,
     /// Messages that were owed to a session when it ended, or left by a member of a shared group that has no other.
     pub dropped_ended: Counter,

@@ -20,7 +20,7 @@ use crate::broker::durable::{Durable, Tally};
 use crate::broker::message::Qos;
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Unfinished, Walk};
-use crate::broker::session::{Course, Ending, Unreleased};
+use crate::broker::session::{Course, Ending, Passing, Unreleased};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::broker::will::LastWill;
 
@@ -59,6 +59,7 @@ pub(in crate::broker) struct Entered {
     pub tally: Option<Arc<Tally>>,
     pub course: Course,
     pub received: Vec<Unreleased>,
+    pub passing: Passing,
     pub walks: Vec<Walk>,
     pub in_step: u64,
     /// Messages that found no room for it since it was told last.
@@ -175,6 +176,7 @@ impl Shared {
         let Leaving { ending, expiry, carried } = leaving;
         let mut guard = self.lock();
         let core = &mut *guard;
+        let stopping = core.stopping;
         let Some(client) = core.clients.get_mut(key) else {
             return;
         };
@@ -196,12 +198,14 @@ impl Shared {
             self.stats.dropped_full.add(carried.lost + lost.all - lost.counted);
         }
         client.carried = carried;
+        if stopping {
+            self.stats.dropped_full.add(client.forget_passing());
+        }
         if expiry > 0 {
             self.tell_ledger(client);
         }
         let id = Arc::clone(&client.id);
         core.connected -= 1;
-        let stopping = core.stopping;
         let at_once = will.and_then(|will| if stopping { Some(will) } else { core.wills.add(id, will, expiry, now) });
         if let Some(will) = at_once {
             self.publish_will(core, will, now);
@@ -261,7 +265,7 @@ impl Shared {
         if let Some(durable) = &client.durable {
             self.disk.forget(durable.tally.id);
             let (owed, _) = durable.tally.now();
-            self.stats.dropped_ended.add(owed);
+            self.stats.dropped_ended.add(owed + client.carried.passing.lost());
             durable.tally.clear();
             core.ended_full.extend(durable.full.then(|| Arc::clone(&client.id)));
         }
@@ -317,8 +321,9 @@ impl Shared {
         let key = core.clients.add(client);
         self.count(core);
         let (course, in_step) = (Course::new(0, 0), core.retained.version());
-        let (received, walks) = (Vec::new(), Vec::new());
-        Attempt::In(Box::new(Entered { key, present: false, tally, course, received, walks, in_step, dropped: 0 }))
+        let (received, passing, walks) = (Vec::new(), Passing::default(), Vec::new());
+        let (present, dropped) = (false, 0);
+        Attempt::In(Box::new(Entered { key, present, tally, course, received, passing, walks, in_step, dropped }))
     }
 
     /// One more that outlives its connection.
@@ -338,8 +343,8 @@ impl Shared {
         durable.version = version;
         (durable.left_at, durable.left_unix_ms) = (None, None);
         let course = durable.begin(&outbox);
-        let (tally, dropped) = (Arc::clone(&durable.tally), durable.tell_dropped());
-        let Carried { received, unfinished, in_step, .. } = std::mem::take(&mut client.carried);
+        let (tally, dropped) = (Some(Arc::clone(&durable.tally)), durable.tell_dropped());
+        let Carried { received, passing, unfinished, in_step, .. } = std::mem::take(&mut client.carried);
         let unfinished: HashMap<&str, &Unfinished> = unfinished.iter().map(|walk| (&*walk.filter, walk)).collect();
         let walks = client.filters.iter().filter_map(|(raw, subscription)| {
             let (None, filter) = split(raw)? else { return None };
@@ -357,7 +362,8 @@ impl Shared {
         self.tell_ledger(client);
         core.connected += 1;
         self.count(core);
-        Some(Box::new(Entered { key, present: true, tally: Some(tally), course, received, walks, in_step, dropped }))
+        let present = true;
+        Some(Box::new(Entered { key, present, tally, course, received, passing, walks, in_step, dropped }))
     }
 
     /// Takes away what this identity may not read any more: rules may have changed while nobody was there.

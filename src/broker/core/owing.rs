@@ -17,7 +17,7 @@ use crate::broker::keeping;
 use crate::broker::message::{Delivery, Keep, Owed, Qos, Retain};
 use crate::broker::outbox::Outbox;
 use crate::broker::retained::{Look, Rest, Walk};
-use crate::broker::session::{Ending, Received, Unreleased};
+use crate::broker::session::{Ending, Passing, Received, Unreleased};
 use crate::broker::tree::{ClientKey, Subscription};
 use crate::config::plan::SessionsPlan;
 use crate::disk::ledger::{Committed, Kept, NotCommitted, Owing, SessionId, SessionRow, SubscriptionRow};
@@ -293,6 +293,7 @@ impl Shared {
     /// The gateway stops: what was dropped since a session's row was written is put into it.
     pub(super) fn count_dropped(&self, core: &mut Core) {
         for (_, client) in core.clients.all_mut() {
+            self.stats.dropped_full.add(client.forget_passing());
             if client.durable.as_ref().is_some_and(|durable| durable.is_miscounted()) {
                 self.tell_ledger(client);
             }
@@ -371,7 +372,7 @@ fn client(kept: &Kept, durable: Durable, now: Instant) -> Client {
         filters: HashMap::new(),
         cost: 0,
         seen: (0, 0),
-        carried: Carried { received, ..Carried::default() },
+        carried: Carried { received, passing: Passing::unknown(rand::random()), ..Carried::default() },
         sensor: kept.sensor.as_ref().map(|row| Box::new(keeping::remembered(row))),
         durable: Some(Box::new(durable)),
     }

@@ -79,6 +79,7 @@ impl Duty {
             (Some(_), true) => Lifetime::Resumed,
         };
         let mut session = Session::new(connect, lifetime, &entered.received, Instant::now());
+        session.go_on(entered.passing);
         if seat.outbox.behind().is_none() {
             session.caught_up();
         }
@@ -119,6 +120,7 @@ impl Duty {
             },
             Lifetime::Begun | Lifetime::Resumed => Carried {
                 received: self.session.carry(),
+                passing: self.session.passing(),
                 unfinished: self.walks.values().map(Walk::unfinished).collect(),
                 in_step: self.in_step,
                 sent_below: self.course.sent_below(),

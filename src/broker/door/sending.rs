@@ -52,6 +52,10 @@ impl Duty {
             return Rest::Nothing;
         }
         self.strike_out();
+        for packet_id in self.session.release_again() {
+            encode::ack(out, self.version, AckKind::Pubrel, (packet_id, 0, ""));
+            self.shared.stats.packets_sent.one();
+        }
         let mut now = None;
         let version = self.shared.in_step.load(Ordering::Acquire);
         while !out.is_full(enough) {

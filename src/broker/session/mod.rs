@@ -24,7 +24,7 @@ pub(super) use course::{Course, Errands};
 use inbound::Inbound;
 pub(super) use inbound::{ALIASES_MAX, RECEIVE_MAXIMUM, Received, Token, Unreleased, Verdict};
 use outbound::Outbound;
-pub(super) use outbound::WINDOW_MAX;
+pub(super) use outbound::{Passing, WINDOW_MAX};
 
 use super::message::{Delivery, Owed, Qos};
 use super::wire::{AckKind, Connect, Fault, Incoming, Publish, Subscribe, Version};
@@ -204,6 +204,21 @@ impl Session {
     /// What the next connection of the session goes on with.
     pub(super) fn carry(&self) -> Vec<Unreleased> {
         if self.lifetime == Lifetime::Connection { Vec::new() } else { self.inbound.carry() }
+    }
+
+    /// The same, of publishes to the client.
+    pub(super) fn passing(&self) -> Passing {
+        if self.lifetime == Lifetime::Connection { Passing::default() } else { self.outbound.passing() }
+    }
+
+    /// Goes on with that.
+    pub(super) fn go_on(&mut self, passing: Passing) {
+        self.outbound.go_on(passing);
+    }
+
+    /// Packet identifiers for which PUBREL is to be sent again, once and before all that is published.
+    pub(super) fn release_again(&mut self) -> Vec<u16> {
+        self.outbound.release_again()
     }
 
     /// It is to outlive the connection after all.

@@ -3,6 +3,10 @@
 //! A delivery that stands in the ledger has its identifier from its ordinal, so that it has the same one on the next
 //! connection and after a crash; all others of such a session use the upper half. What the handshake means for the ledger
 //! comes out as actions; PUBREL waits until the ledger has committed that the message has arrived.
+//!
+//! Of those others the next connection knows which identifier was given last, and for which PUBCOMP has not come ([`Passing`]):
+//! the client may hold such an identifier, and must neither wait for PUBREL in vain nor take another message for the same one
+//! (4.3.3, 4.4). In memory only: what waited when the gateway stops is counted as lost.
 
 use std::collections::HashMap;
 
@@ -34,6 +38,27 @@ struct Flight {
     shared: Option<Box<Delivery>>,
 }
 
+/// What the next connection of the session goes on with, beside what stands in the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::broker) struct Passing {
+    /// The identifier that was given last.
+    last_id: u16,
+    /// They have arrived, and nobody has heard that PUBREL has: in the order of their publishes.
+    releasing: Vec<u16>,
+}
+
+impl Passing {
+    /// Of what an earlier process has sent nobody knows anything: it is not begun where that one began.
+    pub(in crate::broker) const fn unknown(random: u16) -> Self {
+        Self { last_id: OWED_IDS + 1 + random / 2, releasing: Vec::new() }
+    }
+
+    /// How many messages are lost, should the client never hear PUBREL: it may wait for that before it takes them.
+    pub(in crate::broker) fn lost(&self) -> u64 {
+        self.releasing.len() as u64
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outbound {
     window: usize,
@@ -43,13 +68,44 @@ pub(super) struct Outbound {
     flights: HashMap<u16, Flight>,
     /// There may be deliveries in the ledger that an earlier connection has sent and this one has not seen yet.
     unread: bool,
+    /// PUBRELs that an earlier connection has sent and this one has not yet.
+    releasing: Vec<u16>,
 }
 
 impl Outbound {
     pub(super) fn new(receive_maximum: u16, lifetime: Lifetime) -> Self {
         let reserved = if lifetime == Lifetime::Connection { 0 } else { OWED_IDS };
         let window = usize::from(receive_maximum.min(WINDOW_MAX));
-        Self { window, reserved, last_id: reserved, flights: HashMap::new(), unread: lifetime == Lifetime::Resumed }
+        let (flights, releasing, unread) = (HashMap::new(), Vec::new(), lifetime == Lifetime::Resumed);
+        Self { window, reserved, last_id: reserved, flights, unread, releasing }
+    }
+
+    /// Goes on where the connection before has ended. What is released again has its place in the window, as if it had been
+    /// sent on this one: else more would be on the way than the client takes (MQTT 5, 3.3.4-9).
+    pub(super) fn go_on(&mut self, passing: Passing) {
+        self.last_id = self.last_id.max(passing.last_id);
+        let flight = || Flight { awaits: Awaits::Pubcomp, owed: None, fleeting: true, shared: None };
+        self.flights.extend(passing.releasing.iter().map(|id| (*id, flight())));
+        self.releasing = passing.releasing;
+    }
+
+    /// The PUBRELs that are to be sent again (4.4), once. The window does not bound them (MQTT 5, 4.9).
+    pub(super) fn release_again(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.releasing)
+    }
+
+    /// What the next connection goes on with.
+    pub(super) fn passing(&self) -> Passing {
+        let releasing = |flight: &Flight| flight.owed.is_none() && flight.awaits == Awaits::Pubcomp;
+        let mut releasing: Vec<u16> =
+            self.flights.iter().filter(|(_, flight)| releasing(flight)).map(|(id, _)| *id).collect();
+        releasing.sort_unstable_by_key(|id| self.turn(*id));
+        Passing { last_id: self.last_id, releasing }
+    }
+
+    /// Where an identifier that does not stand for anything in the ledger stands among the others: the oldest comes first.
+    fn turn(&self, id: u16) -> u16 {
+        id.wrapping_sub(self.last_id).wrapping_sub(1)
     }
 
     /// The session outlives its connection from now on: what stands in the ledger waits for an identifier that is in use.
@@ -95,7 +151,7 @@ impl Outbound {
     pub(super) fn left(&self) -> Vec<Delivery> {
         let shared = self.flights.iter().filter_map(|(id, flight)| Some((*id, flight.shared.as_deref()?)));
         let mut left: Vec<(u16, &Delivery)> = shared.collect();
-        left.sort_unstable_by_key(|(id, _)| id.wrapping_sub(self.last_id).wrapping_sub(1));
+        left.sort_unstable_by_key(|(id, _)| self.turn(*id));
         left.into_iter().map(|(_, delivery)| delivery.clone()).collect()
     }
 

@@ -230,6 +230,33 @@ fn the_clients_receive_maximum_is_the_window_and_qos_2_holds_its_place_until_pub
 }
 
 #[test]
+fn what_the_ledger_does_not_hold_keeps_its_identifier_and_its_place_in_the_window_until_pubcomp_also_after_a_reconnect()
+{
+    let mut first = of(Lifetime::Begun, Version::V5, 0, 10);
+    first.go_on(Passing::unknown(u16::MAX - 3)); // the next one is the last there is
+    let ids: Vec<u16> = (0..4).map(|_| launch(&mut first, Qos::ExactlyOnce)).collect();
+    assert_eq!(ids, [0xFFFF, 0x8000, 0x8001, 0x8002]);
+    for id in [0x8001, 0xFFFF, 0x8000] {
+        assert_eq!(step(&mut first, ack(AckKind::Pubrec, id, 0)), [sent(AckKind::Pubrel, id, 0)]);
+    }
+    let carried = first.passing();
+    let mut next = of(Lifetime::Resumed, Version::V5, 0, 2);
+    next.go_on(carried.clone());
+    assert_eq!((next.release_again(), next.room(), next.fleeting()), (ids[..3].to_vec(), 0, 0));
+    assert_eq!(
+        (next.release_again(), next.passing(), carried.lost()),
+        (Vec::new(), carried, 3),
+        "and again, if need be"
+    );
+    assert_eq!(step(&mut next, ack(AckKind::Pubrec, 0x8000, 0)), [sent(AckKind::Pubrel, 0x8000, 0)]);
+    for (id, reason, room) in [(0x8000, 0, 0), (0xFFFF, 0x92, 1), (0x8001, 0, 2)] {
+        assert_eq!(step(&mut next, ack(AckKind::Pubcomp, id, reason)), []);
+        assert_eq!(next.room(), room);
+    }
+    assert_eq!((launch(&mut next, Qos::ExactlyOnce), next.passing().lost()), (0x8003, 0));
+}
+
+#[test]
 fn a_goodbye_forgets_the_will_unless_it_says_otherwise_and_may_not_prolong_the_session() {
     let goodbye = |reason, session_expiry| Incoming::Disconnect { reason, session_expiry };
     let mut session = session(Version::V5, 0, 1);

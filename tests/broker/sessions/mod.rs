@@ -1,12 +1,13 @@
 //! Sessions that outlive their connections, and the gateway: what their clients rely on when they come back.
 //!
 //! Here: present, owed, in order, ended, taken over, whose · `cut` connections that break in the middle of a handshake ·
-//! `life` how long sessions, messages and wills last · `rest` what a session is not owed, or not any more · `upstream`
-//! what also goes to a store upstream.
+//! `life` how long sessions, messages and wills last · `rest` what a session is not owed, or not any more · `unowed` what its
+//! client got without being owed it · `upstream` what also goes to a store upstream.
 
 mod cut;
 mod life;
 mod rest;
+mod unowed;
 mod upstream;
 
 use crate::support;
