@@ -2,13 +2,16 @@
 //!
 //! A [`Cursor`] is one subscriber's walk through them. It remembers how old the newest message was when it subscribed:
 //! what changed since then has reached it through its subscription and is skipped, so that nothing is sent twice, and
-//! no value after a newer one. Between pages nothing is held but the place.
+//! no value after a newer one. Between pages nothing is held but the place. `walks`: which of them each is to get, and what
+//! becomes of a walk that was cut.
 //!
 //! What has come from a bridge is known by it: on its way down from another one may be what is older. That a topic which goes
 //! upstream was cleared is remembered for a while, for the same reason.
 //!
 //! A client's message goes with who left it: whoever sends it asks whether that one may still write there. One owner (a user,
 //! or all who have no name) leaves some room for the others.
+
+mod walks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -17,9 +20,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::message::{Keep, Message};
-use super::tree::Subscription;
 use crate::access::Identity;
 use crate::model::topic::matches;
+pub(super) use walks::{Cursor, Look, Rest, Unfinished, Walk};
 
 /// Bytes that clients may leave retained: they share a small box with everybody else.
 pub const CLIENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -113,66 +116,9 @@ impl Kept {
     }
 }
 
-/// What is to come of a look at them.
-pub(super) struct Look<'a> {
-    /// So many at most.
-    pub most: usize,
-    pub now: Instant,
-    /// Is what this client has left on this topic still to be sent?
-    pub stands: &'a dyn Fn(&Identity, &str) -> bool,
-}
-
 /// No more room for clients' messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
-
-/// A walk through the messages that match one filter.
-#[derive(Debug, Clone)]
-pub(super) struct Cursor {
-    filter: Arc<str>,
-    /// Of the gateway's own: what is newer than the first and not newer than the second.
-    own: (u64, u64),
-    /// Of the clients': what is not newer than this; `None`: nothing.
-    clients: Option<u64>,
-    after: Option<Arc<str>>,
-}
-
-/// A walk for one subscriber.
-#[derive(Debug)]
-pub(super) struct Walk {
-    pub cursor: Cursor,
-    /// What it makes of the messages.
-    pub subscription: Subscription,
-    /// What had been put into the outbox before goes first: values of an earlier subscription that covers the same
-    /// topics are older than the retained ones.
-    pub after: u64,
-}
-
-/// A walk that was not at its end when the connection was; it begins anew on the next one.
-#[derive(Debug, Clone)]
-pub(super) struct Unfinished {
-    pub filter: Arc<str>,
-    clients: Option<u64>,
-}
-
-impl Walk {
-    pub(super) fn unfinished(&self) -> Unfinished {
-        Unfinished { filter: Arc::clone(&self.cursor.filter), clients: self.cursor.clients }
-    }
-}
-
-impl Cursor {
-    pub(super) fn filter(&self) -> Arc<str> {
-        Arc::clone(&self.filter)
-    }
-}
-
-/// Is there more to come after a page?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    More,
-    Nothing,
-}
 
 impl Retained {
     pub(super) fn len(&self) -> usize {
@@ -267,9 +213,9 @@ impl Retained {
         }
     }
 
-    /// A walk of which nobody knows how far it had come: to all that clients have left here by now.
+    /// A walk of which nobody knows how far it had come, nor when it began: to all that clients have left here by now.
     pub(super) fn unfinished(&self, filter: &str) -> Unfinished {
-        Unfinished { filter: filter.into(), clients: Some(self.version) }
+        Unfinished { filter: filter.into(), clients: Some(self.version), missed: Some(0) }
     }
 
     /// Have clients left anything here?
@@ -323,20 +269,24 @@ impl Retained {
 
     /// A walk for someone who subscribes now.
     pub(super) fn cursor(&self, filter: &str) -> Cursor {
-        let (own, clients) = ((0, self.version), Some(self.version));
-        Cursor { filter: filter.into(), own, clients, after: None }
+        Cursor::new(filter, self.version)
     }
 
     /// A walk for someone who comes back to a subscription and has seen what was there at version `since`: the gateway's
     /// own values that have changed, and what a walk had left to do.
     pub(super) fn cursor_since(&self, filter: &str, since: u64, unfinished: Option<&Unfinished>) -> Cursor {
-        let since = if unfinished.is_some() { 0 } else { since };
-        let clients = unfinished.and_then(|unfinished| unfinished.clients);
-        Cursor { filter: filter.into(), own: (since, self.version), clients, after: None }
+        Cursor::since(filter, (since, self.version), unfinished)
     }
 
     /// The next of them.
     pub(super) fn page(&self, cursor: &mut Cursor, look: &Look<'_>, into: &mut Vec<Arc<Message>>) -> Rest {
+        match self.go_on(cursor, look, into) {
+            Rest::More => Rest::More,
+            Rest::Nothing => cursor.turn(),
+        }
+    }
+
+    fn go_on(&self, cursor: &mut Cursor, look: &Look<'_>, into: &mut Vec<Arc<Message>>) -> Rest {
         let Some(wildcard) = cursor.filter.find(['+', '#']) else {
             into.extend(self.wanted(&cursor.filter, cursor, look));
             return Rest::Nothing;
@@ -371,10 +321,7 @@ impl Retained {
 
     fn wanted(&self, topic: &str, cursor: &Cursor, look: &Look<'_>) -> Option<Arc<Message>> {
         let kept = self.kept.get(topic)?;
-        let wanted = match kept.message.keep {
-            Keep::Newest => kept.version > cursor.own.0 && kept.version <= cursor.own.1,
-            Keep::Every => cursor.clients.is_some_and(|version| kept.version <= version),
-        };
+        let wanted = cursor.wants(kept, look.qos);
         let stands = || kept.author.client().is_none_or(|source| (look.stands)(source, topic));
         (wanted && !kept.message.is_expired(look.now) && stands()).then(|| Arc::clone(&kept.message))
     }

@@ -343,6 +343,7 @@ impl Shared {
         durable.version = version;
         (durable.left_at, durable.left_unix_ms) = (None, None);
         let course = durable.begin(&outbox);
+        let owed_below = durable.next();
         let (tally, dropped) = (Some(Arc::clone(&durable.tally)), durable.tell_dropped());
         let Carried { received, passing, unfinished, in_step, .. } = std::mem::take(&mut client.carried);
         let unfinished: HashMap<&str, &Unfinished> = unfinished.iter().map(|walk| (&*walk.filter, walk)).collect();
@@ -354,7 +355,7 @@ impl Shared {
             // What a walk had left to do comes as what was kept.
             let kept = subscription.retain_as_published || unfinished.contains_key(filter);
             let subscription = Subscription { retain_as_published: kept, ..*subscription };
-            Some(Walk { cursor, subscription, after: 0 })
+            Some(Walk { cursor, subscription, after: 0, owed_below })
         });
         let walks = walks.collect();
         client.presence = Presence::Here(Connected { outbox, will });

@@ -137,7 +137,8 @@ impl Shared {
     pub(in crate::broker) fn next_retained(&self, cursor: &mut Option<Cursor>) -> Vec<Letter> {
         let mut found = Vec::new();
         let stands = |source: &Identity, topic: &str| self.stands(source, topic);
-        let look = Look { most: PAGE_RETAINED, now: Instant::now(), stands: &stands };
+        let (most, qos) = (PAGE_RETAINED, Qos::ExactlyOnce);
+        let look = Look { most, qos, now: Instant::now(), stands: &stands };
         while let (true, Some(walk)) = (found.is_empty(), cursor.as_mut()) {
             if self.lock().retained.page(walk, &look, &mut found) != Rest::More {
                 *cursor = None;

@@ -153,8 +153,8 @@ impl Shared {
         }
         let mut messages = std::mem::take(&mut core.page);
         let stands = |source: &Identity, topic: &str| self.stands(source, topic);
-        let look = Look { most: super::PAGE_RETAINED, now: Instant::now(), stands: &stands };
-        let rest = core.retained.page(&mut walk.cursor, &look, &mut messages);
+        let (most, qos, now) = (super::PAGE_RETAINED, walk.subscription.qos, Instant::now());
+        let rest = core.retained.page(&mut walk.cursor, &Look { most, qos, now, stands: &stands }, &mut messages);
         let mut durable = core.clients.get_mut(key).and_then(|client| client.durable.as_mut());
         for message in messages.drain(..) {
             let mut delivery = super::delivery(&message, &walk.subscription, Retain::Yes);

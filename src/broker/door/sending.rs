@@ -1,6 +1,7 @@
 //! What goes to the client: retained messages for new subscriptions, then what its outbox or the ledger holds for it, as far
 //! as its window and its socket take it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,8 +13,8 @@ use super::output::Output;
 use crate::access::{Access, Identity};
 use crate::broker::keeping;
 use crate::broker::message::{Delivery, Qos, Stage};
-use crate::broker::outbox::{Line, Socket};
-use crate::broker::retained::Rest;
+use crate::broker::outbox::{Line, Outbox, Socket};
+use crate::broker::retained::{Rest, Walk};
 use crate::broker::session::{Ending, Errands, Lifetime};
 use crate::broker::wire::encode::{self, Outgoing};
 use crate::broker::wire::{AckKind, Naming};
@@ -73,18 +74,15 @@ impl Duty {
     /// Retained messages first: whoever has just subscribed waits for them. More: come back when others had a turn.
     fn take(&mut self) -> Rest {
         let mut pages = 0;
-        while let Some(mut walk) = self.walks.first_entry() {
-            if self.outbox.numbers().0 < walk.get().after {
-                break;
-            }
+        while let Some((filter, walk)) = next_walk(&mut self.walks, &self.outbox) {
             if pages == PAGES {
                 return Rest::More;
             }
             pages += 1;
             let mut deliveries = Vec::new();
-            let rest = self.shared.page((self.key, &self.outbox), walk.get_mut(), &mut deliveries);
+            let rest = self.shared.page((self.key, &self.outbox), walk, &mut deliveries);
             if rest == Rest::Nothing {
-                walk.remove();
+                self.walks.remove(&filter);
             }
             deliveries.retain_mut(|delivery| self.finds_place(delivery));
             if !deliveries.is_empty() {
@@ -265,6 +263,16 @@ impl Duty {
             }
         }
     }
+}
+
+/// The first of those that may go on.
+fn next_walk<'a>(walks: &'a mut BTreeMap<Arc<str>, Walk>, outbox: &Outbox) -> Option<(Arc<str>, &'a mut Walk)> {
+    if walks.is_empty() {
+        return None;
+    }
+    let ((taken, _), behind) = (outbox.numbers(), outbox.behind());
+    let (filter, walk) = walks.iter_mut().find(|(_, walk)| walk.is_due(taken, behind))?;
+    Some((Arc::clone(filter), walk))
 }
 
 /// May it still be sent to this client? PUBREL may: nothing is in it.

@@ -4,13 +4,17 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::broker::message::Qos;
+use crate::broker::outbox::Behind;
+use crate::broker::tree::Subscription;
 
 fn message(topic: &str, keep: Keep) -> Arc<Message> {
     Arc::new(Message::own(topic.into(), Bytes::from_static(b"1"), keep))
 }
 
 fn look(most: usize) -> Look<'static> {
-    Look { most, now: Instant::now(), stands: &|who, _| who.client() == "stands" }
+    let qos = Qos::ExactlyOnce;
+    Look { most, qos, now: Instant::now(), stands: &|who, _| who.client() == "stands" }
 }
 
 fn all(retained: &Retained, filter: &str) -> Vec<String> {
@@ -48,6 +52,55 @@ fn what_changed_after_the_subscription_is_left_to_the_subscription() {
     assert!(retained.clear("c"));
     assert_eq!(retained.page(&mut cursor, &look(9), &mut found), Rest::Nothing);
     assert_eq!(found.iter().map(|message| &*message.topic).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn of_what_has_changed_since_a_walk_was_cut_what_nobody_is_owed_comes_at_its_end_and_the_rest_is_left_to_the_ledger() {
+    let mut retained = Retained::default();
+    let put = |retained: &mut Retained, topic: &str, qos| {
+        let own = Message::own(topic.into(), Bytes::from_static(b"1"), Keep::Every);
+        retained.put(Arc::new(Message { qos, ..own }), Author::Nobody).expect("room");
+    };
+    let pages = |retained: &Retained, cursor: &mut Cursor, most| {
+        let mut pages = Vec::new();
+        loop {
+            let mut found = Vec::new();
+            let rest = retained.page(cursor, &Look { qos: most, ..look(9) }, &mut found);
+            pages.push(found.iter().map(|message| message.topic.to_string()).collect::<String>());
+            if rest == Rest::Nothing {
+                return pages;
+            }
+        }
+    };
+    for topic in ["a", "b", "c", "d", "e"] {
+        put(&mut retained, topic, Qos::AtMostOnce);
+    }
+    let subscription = Subscription {
+        client: crate::broker::tree::ClientKey::NOBODY,
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: true,
+        id: None,
+    };
+    let walk = |cursor| Walk { cursor, subscription, after: 0, owed_below: 5 };
+    let cut = walk(retained.cursor("+"));
+    put(&mut retained, "b", Qos::AtLeastOnce);
+    put(&mut retained, "c", Qos::AtMostOnce);
+    let mut resumed = walk(retained.cursor_since("+", 0, Some(&cut.unfinished())));
+    let whole = resumed.unfinished();
+    put(&mut retained, "d", Qos::AtMostOnce);
+    assert_eq!(pages(&retained, &mut resumed.cursor.clone(), Qos::AtLeastOnce), ["ae", "c"], "d comes by itself");
+    assert_eq!(pages(&retained, &mut resumed.cursor.clone(), Qos::AtMostOnce), ["ae", "bc"], "nothing is owed");
+    assert_eq!(retained.page(&mut resumed.cursor, &look(9), &mut Vec::new()), Rest::More);
+    let behind = |from| Some(Behind { from, last: 9, after: 0 });
+    assert!(resumed.is_due(0, None) && resumed.is_due(0, behind(5)) && !resumed.is_due(0, behind(4)));
+    // Cut once more: all of it, or what was left.
+    let since = |unfinished: &Unfinished| retained.cursor_since("+", 0, Some(unfinished));
+    assert_eq!(pages(&retained, &mut since(&whole), Qos::AtLeastOnce), ["ae", "cd"]);
+    assert_eq!(pages(&retained, &mut since(&resumed.unfinished()), Qos::AtLeastOnce), ["", "cd"]);
+    let restarted = retained.unfinished("+");
+    assert_eq!(pages(&retained, &mut since(&restarted), Qos::AtLeastOnce), ["b", "acde"], "when was it cut?");
+    assert_eq!(pages(&retained, &mut retained.cursor_since("+", 0, None), Qos::AtLeastOnce), [""]);
 }
 
 #[test]

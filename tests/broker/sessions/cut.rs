@@ -101,6 +101,74 @@ async fn retained_messages_that_a_new_subscription_was_not_yet_sent_come_after_t
     .await;
 }
 
+/// Retained at QoS 1, and acknowledged.
+async fn retain(sender: &mut Client5, topic: &str, text: &str) {
+    assert!(sender.give(v5::Publish { retain: true, ..message(topic, 1, text) }).await);
+}
+
+#[tokio::test]
+async fn what_was_replaced_at_qos_0_while_a_walk_was_cut_comes_once_as_it_is_now_and_nothing_older_after_it() {
+    const MANY: usize = 300; // more than are on their way to a client at a time
+    both(async |how| {
+        let broker = Running::start().await;
+        let mut sender = broker.v5("sender").await;
+        for n in 0..MANY {
+            retain(&mut sender, &format!("r/{n:03}"), "old").await;
+        }
+        let few = |wishes: &mut Wishes| {
+            lasting(3600)(wishes);
+            wishes.properties.receive_maximum = Some(5);
+        };
+        let mut slow = Client5::connect(broker.address, "slow", few).await;
+        slow.subscribe(filter("r/#", 1), None).await;
+        slow.message().await;
+        // While it is connected, and cannot get it yet.
+        sender.publish(v5::Publish { retain: true, ..message("r/297", 0, "new") }).await;
+        sender.ping().await;
+        drop(slow);
+        let stats = broker.publisher.stats();
+        until("it is away", || stats.clients.get() == 1).await;
+        retain(&mut sender, "r/298", "between").await;
+        for topic in ["r/298", "r/299"] {
+            sender.publish(v5::Publish { retain: true, ..message(topic, 0, "new") }).await;
+        }
+        sender.ping().await;
+        drop(sender);
+        let broker = if how == Cut::Gateway { again(broker).await } else { broker };
+        let (mut slow, present) = back(&broker, "slow").await;
+        assert!(present);
+        let (mut seen, mut ends) = (Vec::new(), HashSet::new());
+        while ends.len() < 3 {
+            let next = slow.take().await;
+            if next.payload == "new" {
+                assert!(next.retain && ends.insert(next.topic.clone()), "once");
+            }
+            seen.push((next.topic, next.payload));
+        }
+        slow.ping().await;
+        let mut sender = broker.v5("sender").await;
+        sender.publish(v5::Publish { retain: true, ..message("r/000", 0, "newer") }).await;
+        assert!(sender.give(message("r/end", 1, "end")).await);
+        while seen.last().is_none_or(|(topic, _)| topic != "r/end") {
+            let next = slow.take().await;
+            seen.push((next.topic, next.payload));
+        }
+        slow.ping().await;
+        let of = |topic: &str| -> Vec<&[u8]> {
+            seen.iter().filter(|(name, _)| name == topic).map(|(_, text)| &text[..]).collect()
+        };
+        assert!((0..MANY).all(|n| !of(&format!("r/{n:03}")).is_empty()), "{how:?}");
+        for topic in ["r/297", "r/298", "r/299"] {
+            let texts = of(topic);
+            let news = texts.iter().filter(|text| **text == b"new").count();
+            assert!(texts.last() == Some(&&b"new"[..]) && news == 1, "{topic} {texts:?} {how:?}");
+        }
+        assert_eq!(of("r/000").last(), Some(&&b"newer"[..]), "what comes now comes by itself, {how:?}");
+        broker.stop().await;
+    })
+    .await;
+}
+
 /// How far the client has gone with a delivery of QoS 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reached {
