@@ -4,13 +4,16 @@
 //! alarm topic, with its number once the store has committed it; what else begins or ends is published there and not
 //! kept; when the last one is over the topic is cleared. So whoever subscribes to `ironbridge/+/alarm/#` is given what
 //! is active now, and nothing else.
+//!
+//! What is active is remembered beside that, see `alarm_memory`: no alarm, no reload and no stop waits for that file.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::broker::Publisher;
 use crate::config::plan::Plan;
@@ -28,6 +31,9 @@ use super::turns::Turn;
 /// What is active is remembered this often at most, for the sake of the flash. After a crash in between an alarm is told
 /// again.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
+
+/// At the stop it may take so long; after that the file is as it was, and what has changed since is told again.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is active now, for whoever wants to look.
 pub type Shown = Arc<Mutex<Active>>;
@@ -68,9 +74,8 @@ impl AlarmBoard {
                 self.publisher.retain(topic, shown.clone());
             }
         }
-        let mut written = None;
+        let (mut writing, mut due) = (None, Instant::now());
         loop {
-            let due = written.map_or_else(Instant::now, |written: Instant| written + WRITE_EVERY);
             let news = tokio::select! {
                 biased;
                 Some(Turn { plan, done }) = turns.recv() => {
@@ -78,12 +83,15 @@ impl AlarmBoard {
                     let _ = done.send(()); // nobody may be waiting
                     continue;
                 }
-                news = slots.take() => news,
-                () = sleep_until(due), if self.changed => {
-                    self.remember().await;
-                    written = Some(Instant::now());
+                () = written(&mut writing) => {
+                    due = Instant::now() + WRITE_EVERY;
                     continue;
                 }
+                () = sleep_until(due), if self.changed && writing.is_none() => {
+                    writing = Some(self.remember());
+                    continue;
+                }
+                news = slots.take() => news,
             };
             let Some(news) = news else { break };
             let deadline = Instant::now() + NUMBER_WAIT_MAX;
@@ -96,8 +104,8 @@ impl AlarmBoard {
             }
             self.changed = true;
         }
-        if self.changed {
-            self.remember().await;
+        if timeout(WRITTEN_WITHIN, self.remember_last(writing)).await.is_err() {
+            tracing::warn!("the disk takes long, and the last change of active alarms is not remembered");
         }
     }
 
@@ -122,13 +130,21 @@ impl AlarmBoard {
         self.changed = true;
     }
 
-    /// The disk may be slow: it has a thread of its own for this.
-    async fn remember(&mut self) {
+    /// What is under way comes first: an older file must not take the place of a newer one.
+    async fn remember_last(&mut self, mut writing: Option<JoinHandle<()>>) {
+        if writing.is_some() {
+            written(&mut writing).await;
+        }
+        if self.changed {
+            written(&mut Some(self.remember())).await;
+        }
+    }
+
+    /// The disk may be slow: it has a thread of its own for this. One at a time.
+    fn remember(&mut self) -> JoinHandle<()> {
         self.changed = false;
         let (memory, active, plan) = (self.memory.clone(), self.active().clone(), Arc::clone(&self.plan));
-        if let Err(error) = tokio::task::spawn_blocking(move || memory.write(&active, &plan)).await {
-            tracing::error!(%error, "active alarms cannot be remembered");
-        }
+        tokio::task::spawn_blocking(move || memory.write(&active, &plan))
     }
 
     fn topic(&self, tag: TagIx) -> Option<Arc<str>> {
@@ -157,4 +173,13 @@ impl AlarmBoard {
             (Some(_), _) => {} // a graver one stays as it is
         }
     }
+}
+
+/// Resolves when what is under way has ended; where nothing is, never. Cancel-safe.
+async fn written(writing: &mut Option<JoinHandle<()>>) {
+    let Some(task) = writing else { return std::future::pending().await };
+    if let Err(error) = task.await {
+        tracing::error!(%error, "active alarms cannot be remembered");
+    }
+    *writing = None;
 }

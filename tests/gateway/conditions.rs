@@ -173,6 +173,39 @@ async fn an_alarm_that_is_active_across_a_restart_keeps_its_number_and_is_cleare
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_alarm_no_reload_and_no_stop_waits_for_the_file_of_active_alarms() {
+    let plc = Plc::start().await;
+    let text = config(plc.line.address());
+    let high = |name: &str, at: &str| tag(name, at, "uint16", "alarm = { high = 12.0 }");
+    let text = fast(&text) + &high("level", "holding:0") + &high("flow", "holding:1");
+    let home = Home::new(&text);
+    std::fs::create_dir(home.path("data")).unwrap();
+    // Whoever writes this waits for a reader, for ever: a disk that does not come back.
+    let draft = home.path("data/alarms.draft");
+    assert!(std::process::Command::new("mkfifo").arg(&draft).status().unwrap().success());
+    let mut daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/plc/flow", "a good value", |it| it["quality"] == "good").await;
+    plc.set(0, &[20]);
+    watch.until(ALARM, "high", |it| it["event"] == "high").await;
+    plc.set(1, &[20]);
+    let next = "ironbridge/gw/alarm/plc/flow";
+    watch.until(next, "high, while the first is being written", |it| it["event"] == "high").await;
+    plc.set(1, &[5]);
+    until("gone", || said(&watch.on(next)).last().is_some_and(|last| last == "gone")).await;
+    home.configure(&(text + &tag("more", "holding:2", "uint16", "")));
+    daemon.signal(Signal::HUP);
+    watch.until("gw/plc/more", "a good value", |it| it["quality"] == "good").await;
+    watch.event("config_reloaded", "once").await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended(PATIENCE).await.code(), Some(0));
+    watch.until("ironbridge/gw/status", "the last word", |it| it["state"] == "offline").await;
+    assert!(daemon.said("the last change of active alarms is not remembered").is_some());
+    assert!(!home.path("data/trial.json").exists(), "it ended in order: the trial is forgotten");
+    assert!(!home.path("data/alarms.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alarm_that_the_configuration_no_longer_has_is_cleared_upstream_once() {
     let (plc, cloud) = (Plc::start().await, Cloud::start().await);
     plc.set(0, &[20]);
