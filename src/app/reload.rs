@@ -2,7 +2,8 @@
 //! differs is exchanged, part by part. For a while it is on trial ([`super::trial`]).
 //!
 //! A configuration that is wrong, or that changes what needs a restart, changes nothing. One reload at a time; a second one
-//! during a trial begins a trial of its own, against the same plan before.
+//! during a trial begins a trial of its own, against the same plan before. One that hangs is seen by the watchdog, and so is
+//! a roll-back.
 //!
 //! Events: `config_reloaded`, `reload_refused`; and for as long as the file, by which the next start will go, is not the one
 //! in force one of these holds: `config_rolled_back`, `config_unusable` (no start would come of it) or `config_needs_restart`.
@@ -17,19 +18,25 @@ use tokio::sync::Mutex;
 use super::house::House;
 use super::publisher::Configuration;
 use super::rollback::{NEEDS_RESTART, UNUSABLE, audit};
-use super::supervisor::BUS_RESTARTED;
+use super::supervisor::{BUS_RESTARTED, Crew};
 use super::trial::{Health, Link, Trial, Verdict, judge};
 use crate::config::difference::{Changes, HOLES_MAX, arranged, difference, holes, numbered};
 use crate::config::plan::Plan;
 use crate::config::{Problem, Problems, Text};
+use crate::field::turn_max;
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{Notice, Phase};
+use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::uplink::UplinkStats;
 
 /// Where the time of a trial was not enough to say how a device or an uplink stands it is looked at again, so often and so
 /// many times; a device that has still not been asked, or a link that is away, says nothing against the plan.
 const LOOK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 24);
+
+/// What a change needs besides the turns that buses finish, and once more for each bridge, whose store is closed and opened:
+/// several commits on a flash card that stalls for a minute at each.
+const DISK_MAX: Duration = Duration::from_secs(900);
 
 /// What is still to be done about a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +49,7 @@ enum Judged {
 #[derive(Clone)]
 pub struct Reloader {
     house: Arc<Mutex<Option<House>>>,
+    crew: Crew,
 }
 
 /// Where the texts are from that a gateway began with.
@@ -81,7 +89,8 @@ pub enum Outcome {
 
 impl Reloader {
     pub(super) fn new(house: House) -> Self {
-        Self { house: Arc::new(Mutex::new(Some(house))) }
+        let crew = house.means.crew(&house.means.stop);
+        Self { house: Arc::new(Mutex::new(Some(house))), crew }
     }
 
     /// Takes the house away, after a reload that is under way; later ones find nothing.
@@ -109,22 +118,20 @@ impl Reloader {
     /// A configuration that was read anew and is right, and its texts. Goes on to its end even if this is cancelled.
     pub async fn apply(&self, plan: Plan, texts: Vec<Text>) -> Outcome {
         let reloader = self.clone();
-        let applied = tokio::spawn(async move { reloader.exchange(plan, Arc::new(texts)).await }).await;
-        let error = match applied {
-            Ok(outcome) => return outcome,
-            Err(error) => error,
-        };
-        tracing::error!(%error, "a reload failed inside the gateway");
-        if let Some(house) = self.house.lock().await.as_ref().filter(|_| error.is_panic()) {
-            house.means.broken.send_replace(Some("a reload")); // nobody knows how far it came
-        }
-        Outcome::Stopping
+        let exchanging = async move { reloader.exchange(plan, Arc::new(texts)).await };
+        let applied = tokio::spawn(self.crew.run_to_end("reload", exchanging)).await;
+        applied.unwrap_or_else(|error| {
+            // Nobody knows how far it came: after a panic the gateway begins anew.
+            tracing::error!(%error, "a reload failed inside the gateway");
+            Outcome::Stopping
+        })
     }
 
     async fn exchange(&self, plan: Plan, texts: Arc<Vec<Text>>) -> Outcome {
         let mut guard = self.house.lock().await;
         let Some(house) = guard.as_mut() else { return Outcome::Stopping };
         let new = arranged(&house.plan, plan);
+        progress::step(change_max([&house.plan, &new]));
         let changes = compared(&house.plan, &new);
         if !changes.restart.is_empty() {
             return house.refuse_restart(changes);
@@ -175,6 +182,7 @@ impl Reloader {
         let judging = async move {
             let (again, times) = LOOK_AGAIN;
             for left in (0..=times).rev() {
+                progress::rest();
                 tokio::select! {
                     () = stop.begun() => return,
                     () = tokio::time::sleep(if left == times { after } else { again }) => {}
@@ -184,21 +192,23 @@ impl Reloader {
                 }
             }
             while !reloader.kept().await {
+                progress::rest();
                 tokio::select! {
                     () = stop.begun() => return,
                     () = tokio::time::sleep(again) => {}
                 }
             }
         };
-        tokio::spawn(house.means.crew(&house.means.stop).run_to_end("trial", judging));
+        tokio::spawn(self.crew.run_to_end("trial", judging));
     }
 
     /// Is everything on the disk that the next start needs to know of a roll-back? What is not is tried again.
     async fn kept(&self) -> bool {
-        match self.house.lock().await.as_mut() {
-            Some(house) => house.keep_again().await,
-            None => true,
-        }
+        progress::rest(); // a reload may have the house
+        let mut guard = self.house.lock().await;
+        let Some(house) = guard.as_mut() else { return true };
+        progress::step(DISK_MAX);
+        house.keep_again().await
     }
 
     /// The trial is over: if anything is worse, the plan before it is back. It may be looked at again so many times.
@@ -206,6 +216,7 @@ impl Reloader {
         let mut guard = self.house.lock().await;
         let Some(house) = guard.as_mut().filter(|_| !stop.is_begun()) else { return Judged::Over };
         let Some(trial) = house.trial.as_ref().filter(|trial| trial.number == number) else { return Judged::Over };
+        progress::step(change_max([&house.plan, &trial.before]));
         let changes = difference(&arranged(&house.plan, (*trial.before).clone()), &house.plan);
         let plans = (&*trial.before, &*house.plan);
         let Verdict { mut worse, open, late } = judge(&trial.stood, &house.health(), &changes, plans);
@@ -234,6 +245,16 @@ impl House {
         self.means.notices.over("the file is another one now", earlier);
         self.notice(event, Phase::Active, detail);
     }
+}
+
+/// How long one plan may take to become another, or the other way round: touched buses end all at once, each when it has
+/// finished its turn, and disks may be slow. What takes longer never ends.
+fn change_max(plans: [&Plan; 2]) -> Duration {
+    let buses = plans.into_iter().flat_map(|plan| &plan.buses);
+    let slowest = buses.map(|bus| bus.response_timeout).max().unwrap_or_default();
+    let bridges: usize = plans.iter().map(|plan| plan.bridges.len()).sum();
+    let disks = u32::try_from(bridges).unwrap_or(u32::MAX).saturating_add(1);
+    turn_max(slowest).saturating_add(DISK_MAX.saturating_mul(disks))
 }
 
 /// With what a process can bear.
@@ -300,3 +321,6 @@ impl House {
 fn link(stats: &UplinkStats) -> Link {
     Link { state: stats.standing(), was_connected: stats.sessions.get() > 0, unreached: stats.unreached.get() > 0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(300);
 /// Waits for an answer in one turn: a block, tried twice and taken apart to single registers.
 const ANSWERS_IN_A_TURN: u32 = 40;
 
-/// How long a turn of a bus may take whose devices may take so long to answer.
-pub(in crate::field) fn turn_max(response_timeout: Duration) -> Duration {
+/// How long a turn of a bus may take whose devices may take so long to answer; and so, how long it may take to end.
+pub fn turn_max(response_timeout: Duration) -> Duration {
     STUCK_AFTER.saturating_add(response_timeout.saturating_mul(ANSWERS_IN_A_TURN))
 }
 

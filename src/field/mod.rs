@@ -53,6 +53,7 @@ pub use bus::{Bus, BusHandle, Shared};
 pub use command::FieldCommand;
 pub use derived::DerivedTags;
 pub use kind::AnyBus;
+pub use lane::turn_max;
 pub use pauses::Pauses;
 pub use stats::BusStats;
 pub use switches::Switches;

@@ -107,6 +107,16 @@ impl Progress {
     pub fn workers(&self) -> usize {
         self.beats.hold().len()
     }
+
+    /// Of each worker of a kind, how long the step it has announced may still take.
+    #[cfg(test)]
+    pub(crate) fn steps(&self, kind: &str) -> Vec<Option<Duration>> {
+        let left = |beat: &Arc<Beat>| {
+            let due = beat.due_ms.load(Ordering::Relaxed);
+            (due != RESTING).then(|| Duration::from_millis(due.saturating_sub(beat.now_ms())))
+        };
+        self.beats.hold().iter().filter(|beat| beat.kind == kind).map(left).collect()
+    }
 }
 
 /// Announces what the worker does next, and how long that may take at most; it replaces what was announced before.
