@@ -99,7 +99,7 @@
 //! | how edge nodes of any make are heard | [`receive::sparkplug`], [`commands::receive`] |
 //! | which numbers came to the cloud, and which never did | [`receive`] (`ledger`, `consumer`), [`disk::received`] |
 //! | **Commands** | |
-//! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`] |
+//! | where a command is refused | [`app::router`], its payload in [`app::request`], its limits in [`config::plan`]; while none can be journalled `app/journalling` says so |
 //! | who is logged in there, what a request must show, which commands there are | [`status`] (`login`, `sessions`, `guard`, `operate`) → [`flow::command`], [`flow::operate`] → [`field::switches`] |
 //! | **The gateway as a whole** | |
 //! | what an operator is told: notices, and the events that become of them | [`flow::notice`] → [`app::events`] |

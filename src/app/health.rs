@@ -28,6 +28,7 @@ const REASONS: &[&str] = &[
     "certificate_unusable",
     "uplink_disabled",
     "config_unusable",
+    "commands_not_journalled",
 ];
 
 /// Conditions that are seen better elsewhere.
@@ -162,6 +163,11 @@ mod tests {
     #[test]
     fn an_uplink_that_waits_for_its_primary_host_is_a_note_of_the_uplink() {
         assert_eq!(judged(["host_awaited"]), [vec![], vec!["uplink"]]);
+    }
+
+    #[test]
+    fn commands_that_cannot_be_journalled_are_a_reason() {
+        assert_eq!(judged(["commands_not_journalled"]), [vec!["commands"], vec![]]);
     }
 
     #[test]

@@ -8,9 +8,9 @@
 //!    rights · `learned` keeps what buses know of their devices · `events` turns notices into stored events ·
 //!    `alarm_memory` the alarms of the last run · `trial` whether a reload did well · `fallback` what a start goes by if it
 //!    did not live to say so.
-//! 2. Who works: `request` the payload of a command · `router` carries commands · `supervisor` restarts a bus that panicked
-//!    and notices when something critical ends · `derived` keeps the derived tags alive · `watchdog` who makes progress,
-//!    for systemd · `alarms` and `publisher` the live side.
+//! 2. Who works: `request` the payload of a command · `router` carries commands · `journalling` says while none can be
+//!    written down · `supervisor` restarts a bus that panicked and notices when something critical ends · `derived` keeps
+//!    the derived tags alive · `watchdog` who makes progress, for systemd · `alarms` and `publisher` the live side.
 //! 3. Parts that are begun and ended one by one: `means` what from · `buses` · `uplinks` · `offered` what was retained
 //!    before a bridge was there · `bridges` to other brokers · `forwarding` which clients' messages go there.
 //! 4. What is shown: `sources` of all figures · `health` is all well · `board` how everything stands · `figures` for
@@ -32,6 +32,7 @@ mod gatekeeper;
 mod health;
 mod house;
 mod insight;
+mod journalling;
 mod learned;
 mod means;
 mod offered;

@@ -44,6 +44,7 @@ use super::forwarding;
 use super::gatekeeper::Gatekeeper;
 use super::house::House;
 use super::insight::Insight;
+use super::journalling;
 use super::learned;
 use super::means::{Means, own_nodes, places, topics};
 use super::opening::{self, NotOpened, store_dir};
@@ -352,6 +353,8 @@ fn start_sources(
     let asked = journal.clone();
     let asking = watchdog::ask(async move || asked.answers().await, stop.clone());
     sources.spawn(crew.run("journal", asking));
+    let telling = journalling::tell(journal.trouble(), means.notices.clone(), stop.clone());
+    sources.spawn(crew.keep("journal", "", telling));
     let router = Router {
         plan: Arc::clone(&means.plan),
         buses: Arc::clone(&means.slots),

@@ -3,6 +3,7 @@
 //! Own thread and file. Fed by the command router. It promises: when [`CommandJournal::begin`] has returned, the command
 //! is on disk; a key seen within 24 h is answered from memory of the disk, across restarts, unless what it named was
 //! dismissed; what was begun before a crash and not closed is found by [`CommandJournal::unfinished`], and never begun twice.
+//! While it cannot be written, [`CommandJournal::trouble`] says why. The file itself: `entries`.
 //!
 //! ```text
 //! application_id 0x4942434D ("IBCM"), user_version 1
@@ -14,25 +15,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
-use tokio::sync::{mpsc, oneshot};
+use rusqlite::{Connection, params};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::database::{self, Layout, PAGE};
+use super::database;
 use super::directory::Directory;
 use super::fault::Fault;
 use super::image;
 use super::patience::Patience;
+use entries::{LAYOUT, bytes, open, recall, unfinished};
 
-const LAYOUT: Layout = Layout { application: 0x4942_434D, version: 1 };
-
-const TABLES: &str = "
-    CREATE TABLE entry (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, tag TEXT NOT NULL, payload BLOB NOT NULL,
-        origin TEXT NOT NULL, at INTEGER, result BLOB);
-    CREATE INDEX entry_key ON entry (key) WHERE key IS NOT NULL;
-    CREATE INDEX entry_open ON entry (id) WHERE result IS NULL;";
-
-/// By which entries are found that have no time, or a wrong one; missing in files of earlier versions.
-const BY_TIME: &str = "CREATE INDEX IF NOT EXISTS entry_at ON entry (at)";
+mod entries;
 
 /// How long a key is remembered.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
@@ -124,6 +117,7 @@ enum Request {
 #[derive(Debug, Clone)]
 pub struct CommandJournal {
     requests: mpsc::Sender<Request>,
+    trouble: watch::Receiver<Option<String>>,
 }
 
 impl CommandJournal {
@@ -132,11 +126,16 @@ impl CommandJournal {
     /// refused until that changes.
     pub fn open(path: &Path) -> Self {
         let (requests, inbox) = mpsc::channel(REQUESTS_WAITING_MAX);
-        let path = path.to_path_buf();
-        if let Err(error) = std::thread::Builder::new().name("journal".into()).spawn(move || run(path, inbox)) {
+        let (path, (told, trouble)) = (path.to_path_buf(), watch::channel(None));
+        if let Err(error) = std::thread::Builder::new().name("journal".into()).spawn(move || run(path, inbox, told)) {
             tracing::error!(error = %error, "command journal thread cannot start");
         }
-        Self { requests }
+        Self { requests, trouble }
+    }
+
+    /// Why commands are refused, as long as they are. Its other end goes with the thread.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
     }
 
     /// Looks a key up, as of `now` (ms since 1970, if the wall clock is known).
@@ -170,7 +169,8 @@ impl CommandJournal {
         Ok(answered.await.map_err(|_| JournalError::Closed)??)
     }
 
-    /// Resolves when the thread has come to it, or is gone: it is not stuck. Touches no disk. Cancel-safe.
+    /// Resolves when the thread has come to it, or is gone: it is not stuck. While something fails it is tried again for
+    /// that, otherwise no disk is touched. Cancel-safe.
     pub async fn answers(&self) {
         let (answer, answered) = oneshot::channel();
         let _ = self.requests.send(Request::Answer(answer)).await.is_ok() && answered.await.is_ok();
@@ -193,14 +193,14 @@ struct Journal {
     certain: i64,
     unfinished: Vec<UnfinishedEntry>,
     patience: Patience,
-    /// Something failed, and nothing was written since.
-    failing: bool,
+    /// What failed, if nothing was written since.
+    trouble: watch::Sender<Option<String>>,
 }
 
-fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
+fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>, trouble: watch::Sender<Option<String>>) {
     let (certain, unfinished, patience) = (i64::MAX, Vec::new(), Patience::default());
-    let mut journal = Journal { path, connection: None, certain, unfinished, patience, failing: false };
-    let _ = journal.attempt(|journal| journal.connection().map(drop)); // it has been told
+    let mut journal = Journal { path, connection: None, certain, unfinished, patience, trouble };
+    let _ = journal.attempt(Journal::probe); // it has been told
     while let Some(request) = inbox.blocking_recv() {
         // The asker may be gone: what was written stays written.
         match request {
@@ -212,7 +212,12 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>) {
                 drop(answer.send(journal.attempt(|journal| journal.end(id, &result, key))));
             }
             Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
-            Request::Answer(answer) => drop(answer.send(())),
+            Request::Answer(answer) => {
+                if journal.trouble.borrow().is_some() {
+                    let _ = journal.attempt(Journal::probe); // a command may not come for weeks
+                }
+                let _ = answer.send(());
+            }
         }
     }
     if let Some(connection) = &journal.connection {
@@ -238,7 +243,7 @@ impl Journal {
         };
         if let Err(fault) = &outcome {
             self.connection = None;
-            if !std::mem::replace(&mut self.failing, true) {
+            if self.trouble.send_replace(Some(fault.to_string())).is_none() {
                 tracing::error!(error = %fault, "command journal failed; commands are refused until it works again");
             }
         }
@@ -249,9 +254,16 @@ impl Journal {
         fault.is_damage() || (matches!(fault, Fault::Refused(_)) && self.patience.refused(Instant::now()))
     }
 
+    /// Can anything be written? Writes what is there already.
+    fn probe(&mut self) -> Result<(), Fault> {
+        self.connection()?.pragma_update(None, "user_version", LAYOUT.version)?;
+        self.works();
+        Ok(())
+    }
+
     /// Something was written.
     fn works(&mut self) {
-        if std::mem::take(&mut self.failing) {
+        if self.trouble.send_if_modified(|trouble| trouble.take().is_some()) {
             tracing::info!("command journal works again");
         }
     }
@@ -336,64 +348,5 @@ impl Journal {
     }
 }
 
-/// What of the file is in use.
-fn bytes(connection: &Connection) -> Result<u64, Fault> {
-    let pages = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    Ok((pages("page_count")? - pages("freelist_count")?).unsigned_abs() * PAGE)
-}
-
-/// The ids of a new file begin above `used`.
-fn open(path: &Path, used: i64) -> Result<Connection, Fault> {
-    let new = !path.try_exists()?;
-    if let (true, Some(home), Some(name)) = (new, path.parent(), path.file_name().and_then(|name| name.to_str())) {
-        std::fs::create_dir_all(home)?;
-        Directory::at(home).remove_database(name)?; // a log without its database
-    }
-    if new {
-        let go_on = "INSERT INTO sqlite_sequence VALUES ('entry', ?1)";
-        LAYOUT.create(path, TABLES, |made| made.execute(go_on, [used]).map(drop))?;
-    }
-    let connection = database::open(path)?;
-    LAYOUT.check(&connection)?;
-    let _ = connection.execute_batch(BY_TIME); // on a full disk, say; without it looking takes longer
-    Ok(connection)
-}
-
-fn recall(connection: &Connection, key: &str, now: Option<i64>) -> Result<Recalled, Fault> {
-    let since = now.map(|now| now - REMEMBERED_MS);
-    let known = "SELECT result FROM entry WHERE key = ?1 AND (at IS NULL OR ?2 IS NULL OR at >= ?2)
-                 ORDER BY id DESC LIMIT 1";
-    let found = connection.query_row(known, params![key, since], |row| row.get(0)).optional()?;
-    Ok(match found {
-        None => Recalled::Unknown,
-        Some(None) => Recalled::UnderWay,
-        Some(Some(result)) => Recalled::Ended(result),
-    })
-}
-
-fn unfinished(connection: &Connection) -> Result<Vec<UnfinishedEntry>, Fault> {
-    let sql = "SELECT id, key, tag, payload, origin, at FROM entry WHERE result IS NULL ORDER BY id";
-    let mut query = connection.prepare(sql)?;
-    let rows = query.query_map([], |row| {
-        let (key, tag, payload) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let entry = Entry { key, tag, payload, origin: row.get(4)?, at_unix_ms: row.get(5)? };
-        Ok(UnfinishedEntry { id: EntryId(row.get(0)?), entry })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[tokio::test]
-    async fn a_thread_that_is_gone_is_not_waited_for_and_one_that_works_answers() {
-        let home = tempfile::tempdir().expect("a directory");
-        let (requests, inbox) = mpsc::channel(1);
-        drop(inbox);
-        for journal in [CommandJournal { requests }, CommandJournal::open(&home.path().join("commands.db"))] {
-            tokio::time::timeout(Duration::from_secs(30), journal.answers()).await.expect("it answers");
-        }
-    }
-}
+mod tests;

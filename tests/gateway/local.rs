@@ -206,13 +206,13 @@ impl Found {
         }
     }
 
-    /// The event that must reach the cloud; without a store there is none, and the journal of commands is told only by
-    /// the log.
+    /// The event that must reach the cloud; without a store there is none.
     fn event(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::MetaCutShort | Self::MetaGarbage | Self::GarbageInTheStore => Some(("store_damaged", "once")),
             Self::RetainedGarbage => Some(("broker_retained_damaged", "once")),
             Self::RetainedIsADirectory => Some(("broker_retained_not_kept", "active")),
+            Self::CommandsIsADirectory => Some(("commands_not_journalled", "active")),
             _ => None,
         }
     }
