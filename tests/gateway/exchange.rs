@@ -213,6 +213,35 @@ async fn a_bus_that_a_reload_touches_does_not_wait_for_another_one_that_takes_lo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_moves_waits_for_the_bus_that_it_leaves_and_its_new_neighbours_do_not() {
+    let (left, joined) = (Plc::start().await, Plc::start().await);
+    joined.set(0, &[2]);
+    let text = |patience: &str, on: &str| {
+        let buses = bus("a", left.line.address()) + &bus("b", joined.line.address());
+        (head(0) + &buses).replace("\"5s\"", patience) + &device("d", on, &tag("")) + &device("f", "b", &tag(""))
+    };
+    let home = Home::new(&text("\"20s\"", "a"));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    watch.until("gw/d/v", "polled", |json| json["value"] == 0).await;
+    watch.until("gw/f/v", "polled", |json| json["value"] == 2).await;
+    left.units.set_fault(1, Some(Fault::Dead));
+    let asked = left.requests();
+    until("it waits for an answer", || left.requests() > asked).await;
+    reload(&home, &daemon, &text("\"19s\"", "b")).await;
+    until("the other bus is back", || daemon.times_said("bus begins bus=b ") == 2).await;
+    joined.set(0, &[3]);
+    watch.until("gw/f/v", "read", |json| json["value"] == 3).await;
+    assert_eq!(daemon.times_said("bus begins bus=a "), 1, "all that while");
+    assert!(watch.on("gw/d/v").iter().all(|seen| seen.json()["value"] != 3), "it is still on its old bus");
+    left.units.set_fault(1, None);
+    watch.until("gw/d/v", "read on its new bus", |json| json["value"] == 3).await;
+    in_force(&watch).await;
+    assert_eq!(daemon.times_said("bus begins bus=a "), 2);
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_answer_on_the_bus_that_a_device_leaves_does_not_replace_the_first_on_its_new_one() {
     let (left, joined) = (Plc::start().await, Plc::start().await);
     joined.set(0, &[2]);
