@@ -54,7 +54,7 @@ impl Duty {
         }
         self.strike_out();
         for packet_id in self.session.release_again() {
-            encode::ack(out, self.version, AckKind::Pubrel, (packet_id, 0, ""));
+            encode::ack(&mut out.bytes, self.version, AckKind::Pubrel, (packet_id, 0, ""));
             self.shared.stats.packets_sent.one();
         }
         let mut now = None;
