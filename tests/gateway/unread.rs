@@ -11,8 +11,8 @@ use crate::gateway::{Daemon, Home, PATIENCE, Plc, config, tag, until};
 
 /// For a standard error that takes nothing more until somebody reads what is in it.
 fn full() -> (UnixStream, UnixStream) {
-    let (reader, mut writer) = UnixStream::pair().unwrap();
-    writer.set_nonblocking(true).unwrap();
+    let (reader, mut writer) = UnixStream::pair().expect("a pair");
+    writer.set_nonblocking(true).expect("set");
     loop {
         match writer.write(&[b'\n'; 256]) {
             Ok(_) => {}
@@ -20,7 +20,7 @@ fn full() -> (UnixStream, UnixStream) {
             Err(error) => panic!("{error}"),
         }
     }
-    writer.set_nonblocking(false).unwrap();
+    writer.set_nonblocking(false).expect("set");
     (reader, writer)
 }
 
