@@ -103,7 +103,9 @@ impl Buses {
             let Some(ended) = ending.join_next().await else { break };
             let ended = ended.unwrap_or_default(); // nobody aborts them
             means.over(Teller::Bus, &ended);
-            waiting.iter_mut().for_each(|(_, before)| _ = before.remove(ended.as_str()));
+            for (_, before) in &mut waiting {
+                before.remove(ended.as_str());
+            }
         }
         if let Some(between) = &between {
             self.parted(old, &moving, (between, &touched)).await;

@@ -142,13 +142,6 @@ pub struct Contents {
     pub meters: Vec<MeterRow>,
 }
 
-impl Contents {
-    /// Did a start come to write what it found? Each one that does leaves an epoch of every class.
-    pub fn is_filled(&self) -> bool {
-        !self.epochs.is_empty()
-    }
-}
-
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {

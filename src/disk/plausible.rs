@@ -40,6 +40,13 @@ pub(super) fn timed(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
     within(column, row.get(column)?, -MOMENT_MAX..=MOMENT_MAX)
 }
 
+impl Contents {
+    /// Did a start come to write what it found? Each one that does leaves an epoch of every class.
+    pub fn is_filled(&self) -> bool {
+        !self.epochs.is_empty()
+    }
+}
+
 /// Rows that contradict each other: each commit writes how far an epoch goes together with what was evicted of it, and with who
 /// has acknowledged what.
 pub(super) fn agree(contents: &Contents) -> Result<(), Fault> {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::places::Bound;
 use super::subscribing::split;
-use super::{Core, NOT_AUTHORIZED, Sender, Shared};
+use super::{Core, NOT_AUTHORIZED, Shared};
 use crate::access::{ANONYMOUS, Holder, Identity};
 use crate::broker::clients::{Away, Carried, Client, Connected, Presence};
 use crate::broker::durable::{Durable, Tally};
@@ -278,17 +278,6 @@ impl Shared {
             self.publish_will(core, will, now);
         }
         self.count(core);
-    }
-
-    /// Judged again: whose topic it is may be another since it was left.
-    pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
-        let Some(will) = self.judged(will) else { return };
-        let (message, retain, source) = will.publish(now);
-        self.forward_alone(&message, retain);
-        // Nobody waits for its commit: whoever left it has gone.
-        if self.keep_and_route(core, &message, retain, Sender::Gone(&source)).is_err() {
-            self.stats.publishes_refused.one();
-        }
     }
 
     fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {

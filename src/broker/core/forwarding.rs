@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Company, Origin, PAGE_RETAINED, Sender, Shared};
+use super::{Company, Core, Origin, PAGE_RETAINED, Sender, Shared};
 use crate::access::Identity;
 use crate::broker::carried;
 use crate::broker::message::{Keep, Message, Qos, Retain};
 use crate::broker::retained::{Author, Cursor, Look, Rest};
 use crate::broker::tree::ClientKey;
+use crate::broker::will::LastWill;
 use crate::disk::ledger::{Committed, Ledger, NotCommitted};
 use crate::flow::forward::{ForwardEntry, Letter, Refused};
 use crate::model::message::Kept;
@@ -170,6 +171,17 @@ impl Shared {
                 tracing::warn!(topic = &*topic, error = %refused, "last will was not stored for upstream");
             }
         });
+    }
+
+    /// Judged again: whose topic it is may be another since it was left.
+    pub(super) fn publish_will(&self, core: &mut Core, will: LastWill, now: Instant) {
+        let Some(will) = self.judged(will) else { return };
+        let (message, retain, source) = will.publish(now);
+        self.forward_alone(&message, retain);
+        // Nobody waits for its commit: whoever left it has gone.
+        if self.keep_and_route(core, &message, retain, Sender::Gone(&source)).is_err() {
+            self.stats.publishes_refused.one();
+        }
     }
 }
 

@@ -385,9 +385,7 @@ impl Connection {
 
     fn log(&self, ending: Ending) {
         let client = &*self.seat.id;
-        if let Ending::Fault(_) = ending {
-            self.seat.shared.stats.faults.one();
-        }
+        self.seat.shared.stats.faults.add(u64::from(matches!(ending, Ending::Fault(_))));
         if !self.seat.shared.talk.allows() {
             return;
         }

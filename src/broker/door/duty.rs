@@ -1,7 +1,6 @@
 //! What a connection does for each of its session's actions: publish, subscribe, hand in a command, acknowledge.
 //!
-//! Publishes that cannot be settled at once (a command waits for the journal, what is kept or owed for its commit) are
-//! waited for in `errands`; the client's other packets go on meanwhile.
+//! Publishes that cannot be settled at once (for the journal of commands, a commit) are waited for in `errands`; others go on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
