@@ -323,7 +323,7 @@ impl StoreHandle {
     pub async fn answers(&self) {
         let (done, answered) = oneshot::channel();
         if self.control.send(Control::Answer(done)).await.is_err() || answered.await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

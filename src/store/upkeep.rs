@@ -294,11 +294,10 @@ mod tests {
     use tokio::sync::{mpsc, watch};
 
     use super::*;
-    use crate::disk::directory::Directory;
     use crate::flow::clock::{Clock, FakeTime};
     use crate::flow::notice::notices;
     use crate::model::time::{Boot, Stamp};
-    use crate::store::{Opening, StoreStats};
+    use crate::store::Opening;
 
     #[tokio::test]
     async fn a_clock_fix_that_meets_a_busy_writer_is_remembered_when_it_has_time() {

@@ -284,7 +284,7 @@ async fn a_meta_file_that_was_begun_anew_and_never_filled_gives_no_record_to_ano
     let items = drain(&mut reader, 10).await;
     let name = |item: &Item| match item {
         Item::Record(owed) => match &owed.body {
-            OwedBody::Sample { tag, .. } => tag.name.to_string(),
+            OwedBody::Sample { tag, .. } => tag.name.clone(),
             _ => String::new(),
         },
         Item::Gap(_) => String::new(),

@@ -160,9 +160,7 @@ impl Connection {
             // A stall begins when there is something to take.
             if out.is_empty() {
                 stalled_since = None;
-                if out.bytes.capacity() > 4 * OUT_BYTES {
-                    out.bytes = BytesMut::new(); // many answers blew it up
-                }
+                out.shrink(4 * OUT_BYTES);
             }
             if std::mem::take(&mut lent) {
                 self.take_back(out);

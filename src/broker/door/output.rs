@@ -50,6 +50,13 @@ impl Output {
         self.len() == 0
     }
 
+    /// Gives memory back, if many answers blew it up beyond so many bytes. Only where it is empty.
+    pub(super) fn shrink(&mut self, most: usize) {
+        if self.bytes.capacity() > most {
+            self.bytes = BytesMut::new();
+        }
+    }
+
     /// Should no more publishes be added? Not before a long one has gone: there is place for one.
     pub(super) fn is_full(&self, enough: usize) -> bool {
         self.long.is_some() || self.bytes.len() >= enough

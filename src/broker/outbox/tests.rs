@@ -90,7 +90,7 @@ fn a_long_message_is_charged_once_for_all_and_when_there_is_too_much_of_them_it_
     let for_all = Arc::new(AtomicUsize::new(0));
     let outboxes: Vec<Outbox> = (0..300).map(|_| Outbox::new(Arc::clone(&for_all), 1 << 20)).collect();
     let charged = || for_all.load(Ordering::Relaxed);
-    let long = |topic: &str| delivery(topic, &[0; 1_000_000], Keep::Every);
+    let long = |topic: &str| delivery(topic, &vec![0; 1_000_000], Keep::Every);
     let one = long("to everybody");
     assert!(outboxes.iter().all(|outbox| outbox.put(one.clone()) == Put::Waits));
     drop(one);
@@ -103,6 +103,20 @@ fn a_long_message_is_charged_once_for_all_and_when_there_is_too_much_of_them_it_
     let waiting = puts.iter().filter(|put| **put == Put::Waits).count();
     assert!((60..70).contains(&waiting) && puts[waiting..].iter().all(|put| *put == Put::LeftOut), "{waiting}");
     assert!(charged() < WAITING_FOR_ALL_MAX + 1_100_000 && outboxes[299].ending().is_none());
+    for (outbox, n) in outboxes[..waiting].iter().zip(0..) {
+        assert_eq!(outbox.put(delivery("short", b"1", Keep::Every)), Put::Waits);
+        assert_eq!(outbox.put(owed(n, &vec![0; 200_000])), Put::Behind, "it goes later");
+    }
+    let told = Delivery { qos: Qos::AtLeastOnce, ..long("QoS 1") };
+    assert_eq!((outboxes[299].put(told), outboxes[299].ending()), (Put::Overflowed(1), Some(Ending::TooSlow)));
+    let mut retained = long("retained");
+    assert!(!outboxes[298].finds_place(&mut retained));
+    drop(retained);
+    // On their way to the client they are charged as well, until it has them.
+    let on_their_way: Vec<Delivery> = outboxes[..waiting].iter().flat_map(drain).collect();
+    assert!(outboxes[0].is_filling());
+    drop(on_their_way);
+    assert_eq!((charged(), outboxes[298].put(long("room again"))), (0, Put::Waits));
     drop(outboxes);
     assert_eq!(charged(), 0);
 }
