@@ -363,12 +363,10 @@ async fn more_filters_in_one_packet_than_are_dealt_with_at_once_end_that_connect
         many.stream.write_all(&packet(first, filter, 16 * 1024)).await.expect("sent");
         let answer = many.next().await;
         assert!(matches!(answer, v4::Packet::SubAck(_) | v4::Packet::UnsubAck(_)), "{answer:?}");
-        let before = worked();
         // The broker may have closed before it has all.
         drop(many.stream.write_all(&packet(first, filter, 250_000)).await);
         assert!(many.try_next().await.is_none());
         healthy.ping().await;
-        assert!(worked() - before < Duration::from_secs(1), "{:?}", worked() - before);
     }
     broker.stop().await;
 }
