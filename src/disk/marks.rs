@@ -6,7 +6,8 @@
 //! block is written with each commit anyway, it carries where the uplinks stand: as many cursors as find room.
 //!
 //! ```text
-//! file    2 blocks of 4096 bytes, written in turn and in place (one block write per commit, no metadata)
+//! file    2 blocks of 4096 bytes, written in turn and in place (one block write per commit, no metadata); where the medium
+//!         refuses that, a new file takes its place
 //! block   magic "IBMARKS2" (8) | turn u64 | inode u64 | 4 × (epoch u64 | last u64) in class order | length u16 of the uplinks |
 //!         uplinks | crc32 u32 | 4 × given up u64 in class order | crc32 u32 | zeros
 //!         all numbers little-endian; each CRC is over everything before it; the valid block with the higher turn counts; where
@@ -20,7 +21,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Unreadable};
 use crate::model::number::PerClass;
@@ -80,9 +81,12 @@ pub enum Found {
 /// The open file.
 #[derive(Debug)]
 pub struct Marks {
+    path: PathBuf,
     file: File,
     inode: u64,
     turn: u64,
+    /// It took the place of another, and that is not known to be durable.
+    moved: bool,
 }
 
 impl Marks {
@@ -120,11 +124,37 @@ impl Marks {
             newest => newest?,
         };
         let (turn, inode) = (newest.map_or(0, |block| block.turn), file.metadata()?.ino());
-        Ok(Self { file, inode, turn })
+        Ok(Self { path: path.to_owned(), file, inode, turn, moved: false })
     }
 
-    /// Writes all marks, and of the uplinks, in order, those that find room; durable when it returns. How many did.
+    /// Writes all marks, and of the uplinks, in order, those that find room; durable when it returns. How many did. A file that
+    /// refuses it is left for a new one: this place is written most of all, and after a failed sync nobody knows what it holds.
     pub fn write(&mut self, marks: &PerClass<Mark>, uplinks: &[UplinkMark]) -> Result<usize, Fault> {
+        let fault = match self.put(marks, uplinks) {
+            Err(fault) => fault,
+            told => return told,
+        };
+        let draft = self.path.with_extension("draft");
+        let _ = std::fs::remove_file(&draft); // of the time before
+        let mut anew = Self { turn: self.turn, ..Self::open(&draft, Unreadable::TryAgain)? };
+        let told = anew.put(marks, uplinks)?;
+        std::fs::rename(&draft, &self.path)?;
+        tracing::warn!(error = %fault, "the medium refuses the store's marks; they go on in a new file");
+        *self = Self { path: std::mem::take(&mut self.path), moved: true, ..anew };
+        self.settle()?;
+        Ok(told)
+    }
+
+    /// Makes a new name durable.
+    fn settle(&mut self) -> Result<(), Fault> {
+        if self.moved {
+            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+            self.moved = false;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, marks: &PerClass<Mark>, uplinks: &[UplinkMark]) -> Result<usize, Fault> {
         let turn = self.turn + 1;
         let (encoded, told) = encode(uplinks);
         let mut block = Vec::with_capacity(4096);
@@ -142,6 +172,7 @@ impl Marks {
         block.resize(4096, 0);
         self.file.write_all_at(&block, (turn % 2) * BLOCK)?;
         self.file.sync_data()?;
+        self.settle()?;
         self.turn = turn;
         Ok(told)
     }
@@ -300,98 +331,4 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(path: &Path) -> (Found, Vec<UplinkMark>) {
-        Marks::read(path, Unreadable::TryAgain).expect("readable")
-    }
-
-    fn at(last: u64) -> PerClass<Mark> {
-        PerClass::of(|_| Mark { epoch: 9, last, given_up: 0 })
-    }
-
-    #[test]
-    fn a_torn_block_falls_back_to_the_one_before_and_a_copy_is_recognised() {
-        let home = tempfile::tempdir().expect("a directory");
-        let path = home.path().join("marks");
-        assert_eq!(read(&path).0, Found::Nothing);
-        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
-        marks.write(&at(1), &[]).expect("written");
-        marks.write(&at(2), &[]).expect("written");
-        assert_eq!(read(&path).0, Found::Marks(at(2)));
-        let copy = home.path().join("copy");
-        std::fs::copy(&path, &copy).expect("copied");
-        assert_eq!(read(&copy).0, Found::Copied(at(2)));
-        File::options().write(true).open(&path).expect("open").write_all_at(&[7; 40], 0).expect("torn");
-        assert_eq!(read(&path).0, Found::Marks(at(1)));
-        std::fs::write(&path, b"").expect("emptied");
-        assert_eq!(read(&path).0, Found::Nothing);
-    }
-
-    #[test]
-    fn a_block_whose_length_points_anywhere_is_no_block_and_the_one_before_counts() {
-        let home = tempfile::tempdir().expect("a directory");
-        let path = home.path().join("marks");
-        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
-        marks.write(&at(1), &[]).expect("written");
-        marks.write(&at(2), &[]).expect("written");
-        let newer = File::options().write(true).open(&path).expect("open");
-        for length in (1..=u16::MAX).step_by(7).chain([u16::MAX]) {
-            newer.write_all_at(&length.to_le_bytes(), HEAD as u64).expect("damaged");
-            assert_eq!(read(&path).0, Found::Marks(at(1)), "{length}");
-        }
-    }
-
-    #[test]
-    fn marks_of_the_version_before_are_read_and_carry_no_uplinks() {
-        let mut block = MAGIC_BEFORE.to_vec();
-        for number in [3u64, 5].into_iter().chain([9u64, 70].into_iter().cycle().take(8)) {
-            block.extend_from_slice(&number.to_le_bytes());
-        }
-        block.extend_from_slice(&crc32fast::hash(&block).to_le_bytes());
-        block.resize(4096, 0);
-        let read = super::block(&block).expect("whole");
-        assert_eq!((read.turn, read.inode, read.marks, read.uplinks), (3, 5, at(70), Vec::new()));
-    }
-
-    #[test]
-    fn what_was_given_up_comes_back_and_a_block_that_ends_before_it_has_nothing_of_it() {
-        let home = tempfile::tempdir().expect("a directory");
-        let path = home.path().join("marks");
-        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
-        let with = [3, 0, 700, u64::MAX].map(|given_up| Mark { epoch: 9, last: 50, given_up }).into();
-        let uplinks = vec![UplinkMark { uplink: "cloud".into(), ..UplinkMark::default() }];
-        marks.write(&with, &uplinks).expect("written");
-        assert_eq!(read(&path), (Found::Marks(with), uplinks.clone()));
-        // As a version without it writes it: zeros behind the first CRC. And as a torn one may look.
-        let mut bytes = std::fs::read(&path).expect("read");
-        let place = 4096 + HEAD + 2 + uplinks[0].uplink.len() + 2 + 4;
-        for byte in [0, 7] {
-            bytes[place..place + 10].fill(byte);
-            std::fs::write(&path, &bytes).expect("written");
-            assert_eq!(read(&path), (Found::Marks(at(50)), uplinks.clone()));
-        }
-    }
-
-    #[test]
-    fn uplinks_come_back_with_their_ranges_and_what_finds_no_room_is_left_out_whole() {
-        let home = tempfile::tempdir().expect("a directory");
-        let path = home.path().join("marks");
-        let ranges: Vec<(u64, u64)> = (0..64).map(|n| (1_000_000 + n * 4000, 1_000_999 + n * 4000)).collect();
-        let cursor =
-            |ranges: &[(u64, u64)]| Some(AckedMark { epoch: (1 << 53) - 1, acked: 999_000, ranges: ranges.into() });
-        let uplink = |n: usize, ranges: &[(u64, u64)]| UplinkMark {
-            uplink: format!("uplink-{n}"),
-            cursors: [cursor(ranges), None, cursor(&[]), cursor(ranges)].into(),
-        };
-        let mut marks = Marks::open(&path, Unreadable::TryAgain).expect("made");
-        let few: Vec<_> = (0..4).map(|n| uplink(n, &ranges)).collect();
-        assert_eq!(marks.write(&at(1), &few), Ok(4), "four uplinks with all the ranges they may have");
-        assert_eq!(read(&path), (Found::Marks(at(1)), few));
-        let many: Vec<_> = (0..40).map(|n| uplink(n, &ranges)).collect();
-        let told = marks.write(&at(2), &many).expect("written");
-        assert!((4..40).contains(&told), "{told}");
-        assert_eq!(read(&path), (Found::Marks(at(2)), many[..told].to_vec()));
-    }
-}
+mod tests;
