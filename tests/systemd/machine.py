@@ -37,7 +37,8 @@ class Machine:
     def run(self, script, check=True, timeout=180):
         """A shell command in the machine."""
         inside = ["nsenter", "-t", self.leader, "-m", "-u", "-i", "-n", "-p", "--", "env", "-i", "PATH=/usr/bin:/usr/sbin", "LC_ALL=C"]
-        done = subprocess.run([*inside, "sh", "-c", script], capture_output=True, text=True, timeout=timeout)
+        # In a group of its own: `kill 0` in there would be the end of whoever tests.
+        done = subprocess.run([*inside, "sh", "-c", script], capture_output=True, text=True, timeout=timeout, start_new_session=True)
         if check and done.returncode:
             raise AssertionError(f"{script}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done
