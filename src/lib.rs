@@ -75,7 +75,7 @@
 //! | how a sample lies on disk | first in a ring of blocks ([`disk`], `tail`), within minutes merged ([`store`], `merge`) into SQLite ([`disk`], `chunk`, `meta`); [`store`] (`segment`, `column`) packs |
 //! | when a sample is committed, and what if that fails | [`store`] (`writer`, `commit`) |
 //! | what goes when the disk is full, and who is told | [`store`] (`room`), [`flow::hub`] |
-//! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); a medium that refuses a read: `store/patience` |
+//! | what happens to damaged files | [`store`] (`boot`, `salvage`), [`disk`] (`directory`, `image`); which numbers of rows are believed: `disk/plausible`; a medium that refuses a read: `store/patience`, the marks: `disk/marks` |
 //! | how a store is read from outside | [`store`] (`inspect`, `pages`), [`store::export`], [`store::purge`] |
 //! | how a disk is shown to keep what was committed, kill after kill | [`commands::store`] (`torture`) |
 //! | **Upstream** | |
@@ -156,6 +156,9 @@
 //! | store on disk | `max_size`, `max_age` | the lowest class goes, its oldest first, with a gap record to whom it was owed | [`store`]: `evicted` |
 //! | store → uplink | the window, pulled | the uplink stops reading; what waits stays in the store | [`uplink`]: `in_flight`, `backlog` |
 //! | commands → bus | a short queue | refused at once | told to its sender: outcome `refused`, reason `busy` |
+//! | client → forward | 1 MiB of a client, about 8 MiB of all, until they are stored | who sends more is not read until it is less | nothing is lost: `flow/forward/unsettled` |
+//! | sessions, subscriptions, wills | `max_sessions`; 96 MiB of filters; 8 MiB of wills | refused; the last eighth of the first two is for other owners | [`broker`]: `broker/core/places`, `broker/will` |
+//! | log → journald, stderr | 4 MiB of lines | lines are dropped, and how many is told | `host/journal/queue`: `log_lines_lost` |
 //! | broker → slow client | `max_queued_size` | of the gateway's values the newest stays; one message too many of others ends the connection, what the ledger owes stays owed; while 64 MiB wait for all clients, long ones at QoS 0 are left out | [`broker`]: `conflated`, `dropped_slow`, `dropped_full` |
 //!
 //! ### The stop
