@@ -113,7 +113,8 @@ async fn one_device_is_changed_and_the_others_miss_no_poll() {
     let told = applied(&home).await;
     assert!(told.contains("device d1 changed: 1 tags changed"), "{told}");
     let audit = "audit=\"config_changed\" part=\"device\" name=\"d1\" how=\"changed\" detail=\"1 tags changed\"";
-    assert_eq!((daemon.times_said("audit=\"config_changed\""), daemon.times_said(audit)), (1, 1));
+    daemon.heard(audit).await;
+    daemon.heard_times("audit=\"config_changed\"", 1).await;
     plcs[1].set(0, &[7]);
     watch.until("gw/d1/v", "its new scale", |json| json["value"] == 70.0).await;
     for n in [0, 2, 3] {
@@ -472,7 +473,7 @@ async fn a_plan_that_kills_a_device_is_taken_back_and_only_if_that_is_wanted() {
     assert!(event["detail"].as_str().unwrap().contains("device d1 answered and does not now"), "{event}");
     plcs[1].set(0, &[5]);
     watch.until("gw/d1/v", "it is back", good(5)).await;
-    assert_eq!(daemon.times_said("audit=\"config_rolled_back\""), 1);
+    daemon.heard_times("audit=\"config_rolled_back\"", 1).await;
     let status = watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
     assert_eq!(status["state"], "online");
 
@@ -505,7 +506,7 @@ async fn a_plan_on_trial_that_does_not_outlive_it_is_taken_back_by_the_next_star
         let daemon = home.run();
         let watch = Watch::on_all(daemon.mqtt().await).await;
         watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
-        assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+        daemon.heard("audit=\"config_rolled_back\"").await;
         watch.until("gw/d0/v", "polled", good(0)).await;
     }
     // Whoever wants it all the same reloads it; and an end in order is none that speaks against it.
@@ -553,7 +554,7 @@ async fn a_plan_that_was_rolled_back_is_in_force_after_no_restart_until_the_file
         let watch = Watch::on_all(daemon.mqtt().await).await;
         watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
         watch.until("gw/d1/v", "polled", good(0)).await;
-        assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+        daemon.heard("audit=\"config_rolled_back\"").await;
     }
     home.configure(&plant(&all[..1], TRIAL));
     let daemon = home.run();
@@ -604,7 +605,7 @@ async fn a_plan_on_trial_that_is_reloaded_in_other_words_and_does_not_outlive_it
     let daemon = home.run();
     let watch = Watch::on_all(daemon.mqtt().await).await;
     watch.until("ironbridge/gw/status", "it shows", |json| json["configuration"] == "rolled back").await;
-    assert!(daemon.said("audit=\"config_rolled_back\"").is_some());
+    daemon.heard("audit=\"config_rolled_back\"").await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 

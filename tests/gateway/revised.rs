@@ -166,7 +166,7 @@ async fn what_a_client_has_left_where_a_tag_comes_and_goes_is_not_back_after_a_r
     home.configure(&(text.clone() + &tag("new", "holding:1", "uint16", "")));
     applied(&home).await;
     watch.until("gw/d0/new", "polled", |json| json["quality"] == "good").await;
-    assert!(daemon.said("its topic is the gateway's now").is_some());
+    daemon.heard("its topic is the gateway's now").await;
     home.configure(&text);
     applied(&home).await;
     until("the tag is cleared", || watch.on("gw/d0/new").last().is_some_and(|seen| seen.payload.is_empty())).await;

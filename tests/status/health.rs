@@ -298,7 +298,7 @@ async fn who_asks_badly_is_refused_and_harms_nobody() {
     until("polled all the same", || plc.requests() > begun + 3).await;
     // The watchdog of this machine, and the hook that confirms an update, ask all the same.
     assert_eq!(get(page, "/health", "").await.status, 200);
-    assert_eq!(daemon.times_said("visitors were turned away"), 1);
+    daemon.heard_times("visitors were turned away", 1).await;
     drop(silent);
     let page_again = until_health(page, "there is room again", |answer| answer.status == 200).await;
     assert_eq!(page_again.header("x-content-type-options"), "nosniff");

@@ -36,7 +36,7 @@ async fn a_write_goes_the_way_of_a_set_message_and_its_result_comes_back() {
     let fixed = browser.post(WRITE, &json!({"device": "plc", "tag": "fixed", "value": 1})).await;
     assert_eq!(fixed.json(), json!({"outcome": "refused", "reason": "access"}));
     assert_eq!(site.plc.writes(), 1);
-    let line = site.daemon.said("audit=\"operated\"").unwrap();
+    let line = site.daemon.heard("audit=\"operated\"").await;
     for word in
         ["from=\"127.0.0.1\"", "identity=\"user:hmi\"", "device=\"plc\"", "tag=\"level\"", "operation=\"write\""]
     {
@@ -51,7 +51,7 @@ async fn without_the_right_nothing_is_done_and_that_is_written_down() {
     let (half, viewer, stranger) = (site.logged_in("half").await, site.logged_in("viewer").await, site.browser().await);
     let asked = half.post("/api/command/poll", &json!({"device": "plc"})).await;
     assert_eq!((asked.status, asked.json()), (200, json!({"outcome": "asked"})));
-    assert!(site.daemon.said("operation=\"poll\" outcome=\"asked\"").is_some(), "nobody knows yet what comes of it");
+    site.daemon.heard("operation=\"poll\" outcome=\"asked\"").await; // nobody knows yet what comes of it
     let refused = half.post(WRITE, &write(&json!(1))).await;
     assert_eq!(refused.status, 403, "who operates does not yet write: {refused:?}");
     assert_eq!(half.post("/api/command/poll", &json!({"device": "nobody"})).await.status, 404);
@@ -74,9 +74,9 @@ async fn without_the_right_nothing_is_done_and_that_is_written_down() {
         ("user:hmi", "device=\"\" tag=\"\" operation=\"pause\" outcome=\"forged\""),
     ] {
         let line = format!("audit=\"operate_refused\" from=\"127.0.0.1\" identity=\"{identity}\" {rest}");
-        assert!(site.daemon.said(&line).is_some(), "{line}");
+        site.daemon.heard(&line).await;
     }
-    assert_eq!(site.daemon.times_said("outcome=\"not_logged_in\""), 1, "once a minute");
+    site.daemon.heard_times("outcome=\"not_logged_in\"", 1).await; // once a minute
     let odd = json!({"device": "plc", "more": 1});
     assert_eq!(half.post("/api/command/poll", &odd).await.status, 400);
     assert_eq!(half.post("/api/command/explode", &json!({"device": "plc"})).await.status, 404);

@@ -186,6 +186,19 @@ impl Daemon {
         self.log().lines().find(|line| line.contains(what)).map(ToOwned::to_owned)
     }
 
+    /// The first line of the log that has this in it, once it is there. Lines come behind what they tell of: the daemon
+    /// writes them from a queue.
+    pub async fn heard(&self, what: &str) -> String {
+        until(what, || self.said(what).is_some()).await;
+        self.said(what).unwrap()
+    }
+
+    /// So many lines of the log have this in them, and no more so far.
+    pub async fn heard_times(&self, what: &str, times: usize) {
+        until(what, || self.times_said(what) >= times).await;
+        assert_eq!(self.times_said(what), times, "{what}");
+    }
+
     /// How many lines of the log have this in them.
     pub fn times_said(&self, what: &str) -> usize {
         self.log().lines().filter(|line| line.contains(what)).count()
