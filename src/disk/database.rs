@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
+use rustix::fs::{Access, access};
 
 use super::fault::Fault;
 
@@ -44,6 +45,8 @@ pub fn open_alone(path: &Path) -> rusqlite::Result<Connection> {
     open_as(path, BUSY_MOMENT, "PRAGMA locking_mode = EXCLUSIVE;")
 }
 
+/// A flipped write version (byte 18) makes SQLite read a file well and write nothing to it, for ever: that is damage. What the
+/// system does not let us write is none.
 fn open_as(path: &Path, busy: Duration, first: &str) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
         path,
@@ -51,7 +54,7 @@ fn open_as(path: &Path, busy: Duration, first: &str) -> rusqlite::Result<Connect
     )?;
     connection.busy_timeout(busy)?;
     connection.execute_batch(first)?;
-    connection.execute_batch(
+    let set_up = connection.execute_batch(
         "PRAGMA page_size = 4096;
          PRAGMA auto_vacuum = NONE;
          PRAGMA journal_mode = WAL;
@@ -60,8 +63,12 @@ fn open_as(path: &Path, busy: Duration, first: &str) -> rusqlite::Result<Connect
          PRAGMA journal_size_limit = 2097152;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -512;",
-    )?;
-    Ok(connection)
+    );
+    if connection.is_readonly("main")? && access(path, Access::WRITE_OK).is_ok() {
+        let words = "its header forbids writing, and no version of ours wrote such a one";
+        return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOTADB), Some(words.to_owned())));
+    }
+    set_up.map(|()| connection)
 }
 
 /// Opens a database for reading while its writer may be at work.

@@ -254,13 +254,15 @@ fn list(path: &Path) -> Result<Vec<(String, u64)>, Fault> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let about = match entry.metadata() {
+        let bytes = match entry.metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue, // gone since
-            // A file that is passed over would count as lost.
-            about => about?,
+            // Passed over it would count as lost: whoever opens it hears what the medium says.
+            Err(_) => 0,
+            Ok(about) if about.is_file() => about.len(),
+            Ok(_) => continue,
         };
-        if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {
-            files.push((name, about.len()));
+        if let Ok(name) = entry.file_name().into_string() {
+            files.push((name, bytes));
         }
     }
     Ok(files)

@@ -54,9 +54,11 @@ impl From<Error> for Fault {
             Error::SqliteFailure(failure, _) => match failure.code {
                 ErrorCode::DiskFull => Self::Full(error.to_string()),
                 // "Unknown" is SQLITE_ERROR: a table or column that should be there is not.
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown => {
-                    Self::Damaged(error.to_string())
-                }
+                // A row stands where nothing of ours has ever put one.
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::Unknown
+                | ErrorCode::ConstraintViolation => Self::Damaged(error.to_string()),
                 _ if REFUSED.contains(&failure.extended_code) => Self::Refused(error.to_string()),
                 _ => Self::Unavailable(error.to_string()),
             },

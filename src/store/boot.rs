@@ -7,7 +7,6 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::disk::chunk::{ChunkInfo, ChunkReader, ChunkWriter, TagRow};
 use crate::disk::directory::{ChunkName, Directory};
 use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::{Found, Marks};
@@ -19,10 +18,10 @@ use crate::model::number::Class;
 use crate::model::time::{Boot, Stamp};
 
 use super::cursor::Span;
-use super::segment::{self, Place};
+use super::look::{self, Look};
 use super::state::State;
 use super::stream::{Held, Loss};
-use super::times::{Neighbours, Times};
+use super::times::Neighbours;
 use super::{Opening, acked, dictionary, epochs, routes, tail, upkeep};
 
 /// Fixes of boots before this many are forgotten, unless there is something here of them.
@@ -53,16 +52,6 @@ pub(super) struct Opened {
     pub(super) tag_ids: Vec<u32>,
     pub(super) damaged_files: u64,
     pub(super) notices: Vec<Notice>,
-}
-
-/// What a look at a chunk's ends shows.
-struct Look {
-    info: ChunkInfo,
-    first: u64,
-    last: u64,
-    times: Times,
-    boot: u32,
-    tags: Vec<TagRow>,
 }
 
 struct Boots {
@@ -187,7 +176,7 @@ impl Boots {
                 Err(fault) if fault.is_damage() || matches!(fault, Fault::Refused(_)) => fault,
                 Err(fault) => return Err(fault),
             };
-            let sure = sure(|| Err(fault.clone()), || Meta::look_at_content(&path).map(drop));
+            let sure = look::sure(|| Err(fault.clone()), || Meta::look_at_content(&path).map(drop));
             if self.unreadable == Unreadable::TryAgain && !sure.as_ref().is_err_and(Fault::is_damage) {
                 let whole = || Fault::Unavailable("its content is whole, but it cannot be opened".into());
                 return Err(sure.err().unwrap_or_else(whole));
@@ -197,8 +186,11 @@ impl Boots {
             self.directory.remove_database(META)?; // a log without its database
         }
         let copy = self.directory.file(META_COPY);
-        let look =
-            if copy.try_exists()? { Some(sure(|| Meta::look(&copy), || Meta::look_at_content(&copy))) } else { None };
+        let look = if copy.try_exists()? {
+            Some(look::sure(|| Meta::look(&copy), || Meta::look_at_content(&copy)))
+        } else {
+            None
+        };
         if let Some(Err(fault)) = &look
             && !fault.is_damage()
             && self.unreadable == Unreadable::TryAgain
@@ -235,29 +227,37 @@ impl Boots {
     fn set_aside(&mut self, name: &str, fault: &Fault) -> Result<(), Fault> {
         let aside = self.directory.set_aside(name)?;
         tracing::error!(file = name, error = %fault, aside = %aside.display(), "damaged store file set aside");
-        self.notices.push(Notice {
-            event: "store_damaged",
-            phase: Phase::Once,
-            subject: name.to_owned(),
-            detail: format!("{name} was set aside in quarantine: {fault}"),
-        });
-        self.damaged.push(name.to_owned());
+        self.is_lost(name, format!("{name} was set aside in quarantine: {fault}"));
         Ok(())
+    }
+
+    /// It cannot even be moved: it stays where it is, and what it held counts as lost.
+    fn pass_over(&mut self, name: &str, fault: &Fault) {
+        tracing::error!(file = name, error = %fault, "store file can be neither read nor set aside; it is passed over");
+        self.is_lost(name, format!("{name} can be neither read nor set aside: {fault}"));
+    }
+
+    fn is_lost(&mut self, name: &str, detail: String) {
+        let subject = name.to_owned();
+        self.notices.push(Notice { event: "store_damaged", phase: Phase::Once, subject, detail });
+        self.damaged.push(name.to_owned());
     }
 
     fn look_at(&mut self, names: &[ChunkName], all_tags: bool) -> Result<Vec<(ChunkName, Look)>, Fault> {
         let mut looks = Vec::new();
         for (place, name) in names.iter().enumerate() {
             let last_of_class = names.get(place + 1).is_none_or(|next| next.class != name.class);
-            match look_surely(&self.directory, *name, all_tags || last_of_class) {
+            match look::surely(&self.directory, *name, all_tags || last_of_class) {
                 Ok(Some(found)) => looks.push((*name, found)),
                 // Made, but nothing was ever committed to it.
                 Ok(None) => self.directory.remove_database(&name.file_name())?,
-                Err(fault) if fault.is_damage() => self.set_aside(&name.file_name(), &fault)?,
                 Err(Fault::Full(text)) => return Err(Fault::Full(text)),
-                Err(fault) if self.unreadable == Unreadable::TryAgain => return Err(fault),
+                Err(fault) if self.unreadable == Unreadable::TryAgain && !fault.is_damage() => return Err(fault),
                 // Salvage may still get at parts of it.
-                Err(fault) => self.set_aside(&name.file_name(), &fault)?,
+                Err(fault) => match self.set_aside(&name.file_name(), &fault) {
+                    Err(stays) if self.unreadable == Unreadable::GiveUp => self.pass_over(&name.file_name(), &stays),
+                    done => done?,
+                },
             }
         }
         Ok(looks)
@@ -355,44 +355,4 @@ impl Boots {
         }
         self.state.edits.extend(edits);
     }
-}
-
-/// SQLite alone is not believed that something is damaged (see `disk::image`): only what the content, read in one piece,
-/// says twice.
-fn sure<T>(look: impl FnOnce() -> Result<T, Fault>, content: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
-    let unless_damaged = |fault: Fault| if fault.is_damage() { content() } else { Err(fault) };
-    look().or_else(unless_damaged).or_else(unless_damaged)
-}
-
-/// Looks at a chunk's ends; `None` when there is nothing in it.
-fn look_surely(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
-    let content = || ends(&ChunkReader::of_content(&directory.chunk(name))?, name, with_tags);
-    match sure(|| look(directory, name, with_tags), content) {
-        Ok(None) => content(), // it will be removed
-        look => look,
-    }
-}
-
-fn look(directory: &Directory, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
-    let path = directory.chunk(name);
-    ChunkReader::open(&path)?;
-    if directory.has_log(name) {
-        ChunkWriter::open(&path, 32)?.finish();
-    }
-    ends(&ChunkReader::open(&path)?, name, with_tags)
-}
-
-fn ends(chunk: &ChunkReader, name: ChunkName, with_tags: bool) -> Result<Option<Look>, Fault> {
-    let info = chunk.info()?;
-    if info.class != name.class || info.number != name.number {
-        return Err(Fault::Damaged("the file is not what its name says".into()));
-    }
-    let (Some(first), Some(last)) = (chunk.first()?, chunk.last()?) else { return Ok(None) };
-    // Both: a first number that is none claims what other chunks hold.
-    for end in [&first, &last] {
-        segment::check(Place { class: info.class, epoch: info.epoch }, end)?;
-    }
-    let tags = if with_tags { chunk.tags()? } else { Vec::new() };
-    let times = Times::of(&first).and(Times::of(&last));
-    Ok(Some(Look { info, first: first.first, last: last.last, times, boot: last.boot, tags }))
 }

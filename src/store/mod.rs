@@ -12,7 +12,7 @@
 //! The way out: `reader` hands out in order what is `owed`, `fetch` (a thread per reader) unpacks. What is known in
 //! memory: `state` of `stream`s and `cursor`s, one lock; `join` keeps gap records few.
 //!
-//! At start: `boot` looks at what lies there, `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads
+//! At start: `boot` looks at what lies there (`look`: at a chunk), `epochs`, `routes` and `dictionary` fit it to the plan, `salvage` reads
 //! what was damaged, `times` says when lost records were taken, `patience` how long a medium that refuses is waited
 //! for. While it runs: `revise` what changes; `settle` commits before its time; `meters` what uplinks have counted,
 //! `births` how often one was an edge node; `wear` what was written; `survey` what a plant did; `stats` what is counted.
@@ -37,6 +37,7 @@ mod fetch;
 pub mod inspect;
 mod join;
 mod letter;
+mod look;
 mod merge;
 mod meters;
 mod open;

@@ -329,6 +329,40 @@ async fn a_meta_file_that_the_medium_never_gives_is_given_up_for_its_copy_and_no
 }
 
 #[tokio::test]
+async fn a_meta_file_whose_header_forbids_writing_is_set_aside_for_its_copy_and_nothing_is_lost() {
+    let home = tempfile::tempdir().expect("a directory");
+    let first = life(home.path(), 0..50, 50).await;
+    let meta = File::options().write(true).open(home.path().join("meta.db")).expect("opens");
+    meta.write_all_at(&[0x82], 18).expect("as a bit flips in the write version");
+    let items = rest(home.path()).await;
+    assert!(home.path().join("quarantine/meta.db").exists());
+    let last = items.iter().filter_map(told).next_back().expect("a record");
+    assert_eq!((items.len(), last.0.epoch, last.0.seq), (1, first, Seq(51)), "what was delivered is known");
+}
+
+#[tokio::test]
+async fn a_chunk_that_can_be_neither_read_nor_set_aside_keeps_no_store_closed_and_is_declared() {
+    let home = tempfile::tempdir().expect("a directory");
+    life(home.path(), 0..50, 0).await;
+    std::fs::write(chunk(home.path()), [0x55; 8192]).expect("damaged");
+    let quarantine = home.path().join("quarantine");
+    std::fs::remove_dir(&quarantine).expect("it is empty");
+    // A directory of another file system: every rename to it fails.
+    std::os::unix::fs::symlink("/proc/self/task", &quarantine).expect("made");
+    let running = start(opening(home.path()));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4711]).await;
+    let mut items = Vec::new();
+    while !items.iter().filter_map(told).any(|(_, value)| value == 4711) {
+        items.extend(drain(&mut reader, 1).await);
+    }
+    let [gap] = gaps(&items)[..] else { panic!("one gap: {items:?}") };
+    assert_eq!((gap.first, gap.last, gap.reason.as_str()), (Seq(1), Seq(50), "damaged"));
+    drop(reader);
+    running.close().await;
+}
+
+#[tokio::test]
 async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));

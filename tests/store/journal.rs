@@ -138,6 +138,20 @@ async fn a_damaged_journal_is_set_aside_and_a_new_one_begun() {
     }
 }
 
+#[tokio::test]
+async fn a_journal_whose_header_forbids_writing_is_set_aside_and_refuses_no_command() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("commands.db");
+    let journal = CommandJournal::open(&path);
+    new(&journal, entry(Some("before"), Some(NOON))).await;
+    end(journal, &path).await;
+    let file = std::fs::File::options().write(true).open(&path).expect("opens");
+    file.write_all_at(&[0x42], 18).expect("as a bit flips in the write version");
+    let journal = CommandJournal::open(&path);
+    new(&journal, entry(Some("after"), Some(NOON))).await;
+    assert!(home.path().join("quarantine/commands.db").exists());
+}
+
 /// Ends it; what it wrote is in the file.
 async fn end(journal: CommandJournal, path: &Path) {
     drop(journal);

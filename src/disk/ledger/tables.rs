@@ -235,7 +235,7 @@ fn write_messages(work: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Bod
     }
     let mut put = work
         .prepare_cached("INSERT INTO message (topic, qos, payload, properties, expires) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let mut share = work.prepare_cached("INSERT INTO share VALUES (?1, ?2)")?;
+    let mut share = work.prepare_cached("INSERT OR REPLACE INTO share VALUES (?1, ?2)")?;
     for (number, debt) in batch.debts.iter().filter(|(_, debt)| debt.rows > 0) {
         let MessageRow { topic, qos, payload, properties, expires_unix_ms } = &*debt.message;
         let body = put.insert(params![&**topic, qos, &payload[..], &properties[..], expires_unix_ms])?;

@@ -275,6 +275,50 @@ async fn a_number_on_disk_that_nobody_can_have_counted_to_is_damage_and_no_panic
     }
 }
 
+/// A ledger that was closed, and its file changed by a fault.
+async fn changed_by(fault: impl FnOnce(&Path)) -> (tempfile::TempDir, Ledger, Found) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("broker.db");
+    let (ledger, _) = Ledger::open(&path).expect("a thread");
+    for client in ["a", "b"] {
+        ledger.session(session(ledger.new_session(), client));
+    }
+    assert_eq!(ledger.committed().await.expect("told"), Ok(()));
+    drop(ledger);
+    fault(&path);
+    let (ledger, found) = Ledger::open(&path).expect("a thread");
+    (dir, ledger, found)
+}
+
+#[tokio::test]
+async fn a_file_whose_header_forbids_writing_is_set_aside_and_not_refused_for_ever() {
+    use std::os::unix::fs::FileExt as _;
+    let flip = |path: &Path| {
+        let file = std::fs::File::options().write(true).open(path).expect("opens");
+        file.write_all_at(&[0x82], 18).expect("as a bit flips in the write version");
+    };
+    let (_dir, ledger, found) = changed_by(flip).await;
+    assert!(found.set_aside.is_some() && ledger.trouble().is_none(), "{:?}", ledger.trouble());
+    ledger.session(session(ledger.new_session(), "a"));
+    assert_eq!(ledger.committed().await.expect("told"), Ok(()));
+}
+
+#[tokio::test]
+async fn a_row_that_counts_a_message_that_is_not_there_refuses_none_that_comes() {
+    let put = |path: &Path| {
+        let file = rusqlite::Connection::open(path).expect("opens");
+        file.execute("INSERT INTO share VALUES (1, 7)", []).expect("put");
+    };
+    let (_dir, ledger, found) = changed_by(put).await;
+    let [a, b] = [0, 1].map(|place: usize| found.sessions[place].session.id);
+    assert_eq!(told(ledger.owe(message("1"), &[(a, owing(70_000)), (b, owing(70_000))], None)).await, Ok(()));
+    for id in [a, b] {
+        ledger.settle(id, 70_000);
+    }
+    assert_eq!(ledger.committed().await.expect("told"), Ok(()));
+    assert!(ledger.trouble().is_none() && !ledger.is_damaged());
+}
+
 #[tokio::test]
 async fn damage_found_in_use_stops_all_promises_until_a_new_file_is_asked_for() {
     use std::os::unix::fs::FileExt as _;
