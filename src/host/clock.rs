@@ -48,6 +48,7 @@ impl TimeSource for BootTime {
 pub fn system_clock(boot: Boot, seen: Seen) -> Clock {
     let clock = Clock::new(Arc::new(BootTime), boot, RELEASE_MS);
     clock.saw(seen);
+    clock.vouch(false);
     clock
 }
 
@@ -76,7 +77,10 @@ pub enum News {
 pub struct Watch {
     trust: TimeTrust,
     told_unset: bool,
-    /// The last fix is the system's own word.
+    /// Somebody has vouched for the last fix, and this process has heard it: of what an earlier one of this boot believed
+    /// nobody knows why.
+    vouched: bool,
+    /// What counts is the system's own word.
     unvouched: Arc<AtomicBool>,
     asked: sync::Asked,
 }
@@ -84,7 +88,7 @@ pub struct Watch {
 impl Watch {
     /// Nothing is known yet.
     pub fn new(trust: TimeTrust) -> Self {
-        Self { trust, told_unset: false, unvouched: Arc::default(), asked: sync::Asked::default() }
+        Self { trust, told_unset: false, vouched: false, unvouched: Arc::default(), asked: sync::Asked::default() }
     }
 
     /// True while the time is taken from the system as it is, because there is nobody to vouch for it.
@@ -96,7 +100,7 @@ impl Watch {
     pub fn look(&mut self, clock: &Clock) -> News {
         let sync = self.asked.ask(&self.trust, Duration::from_micros(clock.now().micros.unsigned_abs()));
         let told = self.step(clock, clock.now(), system_unix_ms(), sync);
-        clock.vouch(!self.unvouched.load(Ordering::Relaxed));
+        clock.vouch(self.vouched);
         told
     }
 
@@ -126,13 +130,12 @@ impl Watch {
             self.told_unset = true;
             return News::Unset(sync);
         }
-        if sync == Sync::Synchronised {
-            self.unvouched.store(false, Ordering::Relaxed);
-        }
-        if fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP {
+        let stays = fixed && Duration::from_millis(known.unix_ms.abs_diff(unix_ms)) < STEP;
+        self.vouched = sync == Sync::Synchronised || (stays && self.vouched);
+        self.unvouched.store(!self.vouched, Ordering::Relaxed);
+        if stays {
             return News::Nothing;
         }
-        self.unvouched.store(sync == Sync::Nobody, Ordering::Relaxed);
         let fix = Fix { at, unix_ms };
         if std::mem::take(&mut self.told_unset) { News::Set(fix) } else { News::Fix(fix) }
     }
@@ -230,6 +233,23 @@ mod tests {
         assert!(!unvouched(&machine));
         assert!(matches!(machine.sees(1, at + 2 * HOUR_MS, Sync::Nobody), News::Fix(_)));
         assert!(unvouched(&machine), "somebody set it by hand");
+    }
+
+    #[test]
+    fn what_nobody_vouched_for_is_vouched_for_by_no_restart() {
+        let mut machine = Machine::booted(TimeTrust::Auto, 0);
+        let ahead = RELEASE_MS + 20_000 * HOUR_MS;
+        assert!(matches!(machine.sees(100, ahead, Sync::Nobody), News::Fix(_)));
+        // The next process of this boot learns that fix from the store.
+        for sync in [Sync::Waiting, Sync::Nobody] {
+            machine.watch = Watch::new(TimeTrust::Auto);
+            assert_eq!(machine.sees(1, machine.wall_ms() + 1000, sync), News::Nothing);
+            assert!(!machine.watch.vouched, "{sync:?}");
+        }
+        assert!(machine.watch.unvouched().load(Ordering::Relaxed), "and that is told again");
+        assert_eq!(machine.sees(1, machine.wall_ms() + 1000, Sync::Synchronised), News::Nothing);
+        assert!(machine.watch.vouched && !machine.watch.unvouched().load(Ordering::Relaxed));
+        assert_eq!(system_clock(Boot(1), Seen::default()).vouched_ms(), None);
     }
 
     #[test]
