@@ -25,6 +25,7 @@ mod hostile;
 mod kill;
 mod lasting;
 mod logins;
+mod long;
 mod passed_on;
 mod places;
 mod protocol;

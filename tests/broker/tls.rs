@@ -31,7 +31,7 @@ use tokio_rustls::client::TlsStream;
 type Secure = Client5<TlsStream<TcpStream>>;
 
 /// Puts a server's certificate and key of this authority where the door looks for them.
-fn put(authority: &Authority, at: &Path) {
+pub fn put(authority: &Authority, at: &Path) {
     let (certificate, key) = authority.server_pem("localhost", VALID);
     std::fs::write(at.join("server.crt"), certificate).unwrap();
     std::fs::write(at.join("server.key"), key).unwrap();
@@ -39,7 +39,7 @@ fn put(authority: &Authority, at: &Path) {
 }
 
 /// A door with TLS whose files lie there; `client_ca` is `clients.pem` beside them.
-fn door(at: &Path, client_certificate: Option<ClientCertificate>, anonymous: Anonymous) -> ListenerPlan {
+pub fn door(at: &Path, client_certificate: Option<ClientCertificate>, anonymous: Anonymous) -> ListenerPlan {
     let tls = ListenerTls {
         certificate: at.join("server.crt"),
         key: at.join("server.key"),
@@ -61,7 +61,7 @@ async fn open(door: ListenerPlan) -> Running {
 }
 
 /// A client's side: trusts this authority, shows this certificate.
-fn config(authority: &Authority, own: Option<&(PathBuf, PathBuf)>) -> Arc<ClientConfig> {
+pub fn config(authority: &Authority, own: Option<&(PathBuf, PathBuf)>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -77,7 +77,7 @@ fn config(authority: &Authority, own: Option<&(PathBuf, PathBuf)>) -> Arc<Client
     })
 }
 
-async fn handshake(address: SocketAddr, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn handshake(address: SocketAddr, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
