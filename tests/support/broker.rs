@@ -178,7 +178,7 @@ pub fn worked() -> Duration {
 /// An MQTT 5 client; every packet by hand.
 pub struct Client5<S = TcpStream> {
     pub stream: S,
-    arrived: BytesMut,
+    pub arrived: BytesMut,
 }
 
 /// What may be asked for at CONNECT.

@@ -64,6 +64,8 @@ pub(in crate::broker) struct Entered {
     pub in_step: u64,
     /// Messages that found no room for it since it was told last.
     pub dropped: u64,
+    /// For it a session has ended that lies in the ledger.
+    pub ended: bool,
 }
 
 /// How a connection ended; if nobody says otherwise, it was lost.
@@ -137,8 +139,8 @@ impl Shared {
                 if &*client.owner != ANONYMOUS || newcomer.identity.name().is_none() || client.connected().is_some() {
                     return Attempt::Refused(IDENTIFIER_NOT_VALID);
                 }
-                self.end_session(core, key, now);
-                return self.begin(core, newcomer, owner);
+                let ended = self.end_session(core, key, now);
+                return self.begin(core, (newcomer, owner), ended);
             }
             let goes_on = !newcomer.clean_start && client.expiry > 0 && !self.is_over(client, now);
             if let Some(connected) = client.connected() {
@@ -156,9 +158,10 @@ impl Shared {
                 }
                 return self.take_up(core, key, newcomer).map_or(Attempt::Refused(BUSY), Attempt::In);
             }
-            self.end_session(core, key, now);
+            let ended = self.end_session(core, key, now);
+            return self.begin(core, (newcomer, owner), ended);
         }
-        self.begin(core, newcomer, owner)
+        self.begin(core, (newcomer, owner), false)
     }
 
     /// A connection has ended.
@@ -257,11 +260,9 @@ impl Shared {
         wall.certainty.is_fixed().then_some(wall.unix_ms)
     }
 
-    /// Takes a session out, and sends the will that waited for its end (3.1.3.2.2).
-    pub(super) fn end_session(&self, core: &mut Core, key: ClientKey, now: Instant) {
-        let Some(client) = core.take_out(key) else {
-            return;
-        };
+    /// Takes a session out, and sends the will that waited for its end (3.1.3.2.2). Did it lie in the ledger?
+    pub(super) fn end_session(&self, core: &mut Core, key: ClientKey, now: Instant) -> bool {
+        let Some(client) = core.take_out(key) else { return false };
         if let Some(durable) = &client.durable {
             self.disk.forget(durable.tally.id);
             let (owed, _) = durable.tally.now();
@@ -278,9 +279,10 @@ impl Shared {
             self.publish_will(core, will, now);
         }
         self.count(core);
+        client.durable.is_some()
     }
 
-    fn begin(&self, core: &mut Core, newcomer: Newcomer, owner: Arc<str>) -> Attempt {
+    fn begin(&self, core: &mut Core, (newcomer, owner): (Newcomer, Arc<str>), ended: bool) -> Attempt {
         let Newcomer { id, identity, version, expiry, mut will, outbox, .. } = newcomer;
         let identity = Some(identity);
         let is_full = expiry > 0 && (self.disk.is_crowded() || !self.has_room_for_session(core, &owner));
@@ -312,7 +314,8 @@ impl Shared {
         let (course, in_step) = (Course::new(0, 0), core.retained.version());
         let (received, passing, walks) = (Vec::new(), Passing::default(), Vec::new());
         let (present, dropped) = (false, 0);
-        Attempt::In(Box::new(Entered { key, present, tally, course, received, passing, walks, in_step, dropped }))
+        let entered = Entered { key, present, tally, course, received, passing, walks, in_step, dropped, ended };
+        Attempt::In(Box::new(entered))
     }
 
     /// One more that outlives its connection.
@@ -352,8 +355,8 @@ impl Shared {
         self.tell_ledger(client);
         core.connected += 1;
         self.count(core);
-        let present = true;
-        Some(Box::new(Entered { key, present, tally, course, received, passing, walks, in_step, dropped }))
+        let (present, ended) = (true, false);
+        Some(Box::new(Entered { key, present, tally, course, received, passing, walks, in_step, dropped, ended }))
     }
 
     /// Takes away what this identity may not read any more: rules may have changed while nobody was there.

@@ -29,6 +29,8 @@ pub(in crate::broker) struct Subscribed {
     pub subscription: Subscription,
     /// Retained messages to be sent, if any.
     pub cursor: Option<Cursor>,
+    /// See [`crate::broker::retained::Walk`].
+    pub owed_below: u64,
 }
 
 impl Shared {
@@ -77,8 +79,10 @@ impl Shared {
             RetainHandling::Never => false,
         };
         // A shared subscription gets none (section 4.8.2).
-        let cursor = (send && group.is_none()).then(|| core.retained.cursor(filter));
+        let mut cursor = (send && group.is_none()).then(|| core.retained.cursor(filter));
+        let mut owed_below = 0;
         if let Some(durable) = &mut client.durable {
+            (cursor, owed_below) = (cursor.map(Cursor::behind_what_is_owed), durable.next());
             let name: Arc<str> = wanted.filter.as_str().into();
             if cursor.is_some() && core.retained.has_of_clients() {
                 durable.walking.insert(Arc::clone(&name));
@@ -86,7 +90,7 @@ impl Shared {
             let row = owing::row_of(durable, Arc::clone(&name), &subscription);
             self.disk.subscription(durable.tally.id, name, Some(row));
         }
-        Ok(Subscribed { subscription, cursor })
+        Ok(Subscribed { subscription, cursor, owed_below })
     }
 
     /// Removes a filter; was it there?

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 
 use crate::broker::core::Shared;
 use crate::broker::durable::Tally;
@@ -34,6 +35,10 @@ const LITTLE_BYTES: usize = 16 * 1024;
 /// Pause before a disk that did not work is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A client that answers all deliveries but one may leave that one unanswered for so long when its packet identifier is
+/// needed again.
+const IDENTIFIER_WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// What has been waited for, and is done.
 #[derive(Debug)]
 pub(super) enum Done {
@@ -49,13 +54,24 @@ pub(super) enum Done {
     Page(Vec<OwedRow>),
     /// All that was at hand is committed.
     Committed,
-    /// The disk, or the stores, have caught up: it may be heard again.
+    /// The disk, or the stores, have caught up, or a wait has been too long: it is looked at anew.
     Paused,
     /// Something that must be on disk is not: the connection ends.
     Failed,
 }
 
 type Reading = Pin<Box<dyn Future<Output = Vec<OwedRow>> + Send>>;
+
+/// That the next delivery needs.
+#[derive(Default)]
+enum Identifier {
+    #[default]
+    Free,
+    /// Until then.
+    InUse(Pin<Box<Sleep>>),
+    /// And for too long.
+    Stuck,
+}
 
 /// What is waited for.
 #[derive(Default)]
@@ -72,6 +88,7 @@ pub(super) struct Waits {
     insisted: JoinSet<(Done, usize)>,
     /// In line, since so much of all clients' waits.
     in_line: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    identifier: Identifier,
     done: Vec<Done>,
 }
 
@@ -113,6 +130,19 @@ impl Waits {
     /// Must it wait for the disk before it may say more?
     pub(super) fn is_pausing(&self) -> bool {
         self.pause.is_some()
+    }
+
+    /// The next delivery cannot have its packet identifier. Is that so for too long?
+    pub(super) fn has_waited_for_identifier(&mut self) -> bool {
+        if matches!(self.identifier, Identifier::Free) {
+            self.identifier = Identifier::InUse(Box::pin(tokio::time::sleep(IDENTIFIER_WAIT_MAX)));
+        }
+        matches!(self.identifier, Identifier::Stuck)
+    }
+
+    /// It has it.
+    pub(super) fn has_identifier(&mut self) {
+        self.identifier = Identifier::Free;
     }
 
     /// Done when its future is, which holds so many bytes.
@@ -196,6 +226,12 @@ impl Waits {
             && line.as_mut().poll(context).is_ready()
         {
             self.in_line = None;
+            self.done.push(Done::Paused);
+        }
+        if let Identifier::InUse(wait) = &mut self.identifier
+            && wait.as_mut().poll(context).is_ready()
+        {
+            self.identifier = Identifier::Stuck;
             self.done.push(Done::Paused);
         }
         if let Some(reading) = &mut self.reading

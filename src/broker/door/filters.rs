@@ -29,7 +29,7 @@ impl Duty {
                         let (_, after) = self.outbox.numbers();
                         // They come as what was kept, whatever the subscription says of what is published.
                         let subscription = Subscription { retain_as_published: true, ..subscribed.subscription };
-                        let walk = Walk { cursor, subscription, after, owed_below: 0 };
+                        let walk = Walk { cursor, subscription, after, owed_below: subscribed.owed_below };
                         self.walks.insert(walk.cursor.filter(), walk);
                         // Until it has them all, and has acknowledged them: should the connection break, none that it
                         // has not got may pass for seen.

@@ -151,8 +151,10 @@ impl Duty {
         };
         if delivery.owed.is_some_and(|owed| owed.stage == Stage::Released) {
             let Some(packet_id) = self.session.launch(delivery.qos, delivery.owed) else {
+                self.wait_for_identifier();
                 return false;
             };
+            self.waits.has_identifier();
             encode::ack(&mut out.bytes, self.version, AckKind::Pubrel, (packet_id, 0, ""));
             stats.packets_sent.one();
             self.course.sent();
@@ -176,8 +178,10 @@ impl Duty {
             return true;
         }
         let Some(packet_id) = self.session.launch(delivery.qos, delivery.owed) else {
+            self.wait_for_identifier();
             return false;
         };
+        self.waits.has_identifier();
         if delivery.is_fleeting() {
             self.session.mark_fleeting(packet_id);
         }
@@ -198,6 +202,14 @@ impl Duty {
             out.follow(sent, now);
         }
         true
+    }
+
+    /// What is next needs a packet identifier that is in use. While it waits nothing is sent, and the client would take the
+    /// last values it got for the present ones. So it does not wait for ever: the next connection sends the old one again.
+    fn wait_for_identifier(&mut self) {
+        if self.waits.has_waited_for_identifier() {
+            self.outbox.end(Ending::Unanswered);
+        }
     }
 
     /// Answers who has asked to be told when nothing is left for it: nothing waits here or in the ledger, and whatever was

@@ -186,12 +186,14 @@ pub(super) async fn welcome(mut arrival: Arrival, mut connect: Connect, arrived:
         let _ = place.set((entered.key, Arc::clone(&outbox))); // a place is given once
     }
     let (present, dropped) = (entered.present, entered.dropped);
+    if entered.ended {
+        // Whoever begins anew is not to find the old session again, should the gateway be cut off. A disk that fails holds
+        // nobody up.
+        let _ = arrival.shared.disk.committed().await;
+    }
     log(&arrival, (&id, version), (present, dropped));
     let told = Welcome { session_present: present && !connect.legacy, dropped, ..told };
-    let mut out = encoded(version, &told);
-    if out.len() > connect.maximum_packet as usize {
-        out = encoded(version, &Welcome { dropped: 0, ..told }); // user properties go first (3.2.2-20)
-    }
+    let out = fitting(version, &told, connect.maximum_packet as usize);
     arrival.shared.stats.packets_received.one();
     arrival.shared.stats.packets_sent.one();
     let mut connection = Connection::new(seat, *entered, (&connect, identity), arrival.terms);
@@ -251,6 +253,12 @@ async fn until_closed(serving: impl Future<Output = ()>, closed: &CancellationTo
         () = closed.cancelled() => outbox.end(Ending::NotAllowed),
     }
     serving.await;
+}
+
+/// Within so many bytes: user properties go first (3.2.2-20).
+fn fitting(version: Version, told: &Welcome<'_>, most: usize) -> BytesMut {
+    let out = encoded(version, told);
+    if out.len() > most { encoded(version, &Welcome { dropped: 0, ..*told }) } else { out }
 }
 
 fn encoded(version: Version, told: &Welcome<'_>) -> BytesMut {

@@ -2,8 +2,8 @@
 //!
 //! Clients' messages that came after the subscription are left to it: a session is owed them. But not at QoS 0, and a client
 //! that was away has neither got what was there when it subscribed nor what has taken its place. So a walk that goes on looks
-//! for those at its end, as they are by then. What the ledger has had for the client when it came back goes before them: among
-//! it may be older values of the same topics.
+//! for those at its end, as they are by then. What the ledger has had for the client when it came back, or subscribed, goes
+//! before them: among it may be older values of the same topics.
 
 use std::sync::Arc;
 
@@ -90,6 +90,12 @@ impl Cursor {
     pub(super) fn new(filter: &str, version: u64) -> Self {
         let (own, clients) = ((0, version), Some(version));
         Self { filter: filter.into(), own, clients, missed: None, late: false, after: None }
+    }
+
+    /// The same for a session that the ledger may have something for: what is older may be among it, so what came at QoS 0, and
+    /// is owed to nobody, comes at the end.
+    pub(in crate::broker) fn behind_what_is_owed(self) -> Self {
+        Self { missed: self.clients.map(|last| (0, last)), ..self }
     }
 
     /// For someone who comes back now and has seen the gateway's own values up to version `since`.

@@ -54,6 +54,8 @@ pub(super) enum Ending {
     TakenOver,
     /// It read too slowly for messages that may not be thinned.
     TooSlow,
+    /// It has left a delivery unanswered for so long that another one needs its packet identifier.
+    Unanswered,
     /// A publish could not be kept on disk and 3.1.1 has no way to say so.
     NotKept,
     /// Rules or users have changed, and it would not be let in any more.
@@ -74,7 +76,7 @@ impl Ending {
             Self::QosNotSupported => Some(0x9B),
             Self::Silent => Some(0x8D),
             Self::TakenOver => Some(0x8E),
-            Self::TooSlow => Some(0x97),
+            Self::TooSlow | Self::Unanswered => Some(0x97),
             Self::NotKept => Some(0x80),
             Self::NotAllowed => Some(0x87),
             Self::Stopping => Some(0x8B),
@@ -94,6 +96,7 @@ impl Ending {
             Self::Silent => "nothing heard for one and a half keep alives",
             Self::TakenOver => "another connection came with this client id",
             Self::TooSlow => "too much waits to be read",
+            Self::Unanswered => "a message is left unacknowledged that was sent 32 767 messages ago",
             Self::NotKept => "could not be kept on disk",
             Self::NotAllowed => "no longer allowed here",
             Self::Stopping => "the gateway stops",

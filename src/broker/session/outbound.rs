@@ -168,7 +168,8 @@ impl Outbound {
             (Qos::ExactlyOnce, _) => Awaits::Pubrec,
         };
         let id = match owed {
-            // Taken for as long as a client leaves the one unanswered that was sent 32 767 deliveries before.
+            // Taken by the one that was sent 32 767 deliveries before, if the client has left that unanswered; by one that is in
+            // no ledger, if the session has come to outlive its connection.
             Some(owed) => packet_id(owed.ordinal).filter(|id| !self.flights.contains_key(id))?,
             None => {
                 self.last_id = self.free_id();

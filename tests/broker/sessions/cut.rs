@@ -1,6 +1,12 @@
 //! Connections that break in the middle of a handshake, and gateways that are started again there.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 use super::*;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// What is done to the middle of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -340,5 +346,112 @@ async fn a_slow_reader_whose_session_lasts_is_not_disconnected_and_misses_nothin
     }
     assert!(sender.give(message("q", 1, "live")).await);
     assert_eq!(slow.take().await.payload, "live");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn one_delivery_that_is_never_answered_ends_the_connection_before_it_silences_it_and_all_comes_on_the_next() {
+    let broker = Running::start().await;
+    let (mut reader, _) = back(&broker, "reader").await;
+    reader.subscribe(filter("q", 1), None).await;
+    let mut sender = broker.v5("sender").await;
+    let (mut sent, mut seen) = (0_u32, 0_u32);
+    let reason = 'all: loop {
+        for pkid in 1..=100 {
+            sender.send(v5::Packet::Publish(v5::Publish { pkid, ..message("q", 1, &sent.to_string()) })).await;
+            sent += 1;
+        }
+        while seen < sent {
+            match reader.next().await {
+                v5::Packet::Publish(publish) => {
+                    assert_eq!(publish.payload, seen.to_string());
+                    if seen > 0 {
+                        reader.send(v5::Packet::PubAck(v5::PubAck::new(publish.pkid, None))).await;
+                    }
+                    seen += 1;
+                }
+                v5::Packet::Disconnect(disconnect) => break 'all disconnect.reason_code,
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        for _ in 1..=100 {
+            assert!(matches!(sender.next().await, v5::Packet::PubAck(_)));
+        }
+    };
+    assert_eq!((reason, seen), (v5::DisconnectReasonCode::QuotaExceeded, 32_767));
+    let (mut reader, present) = back(&broker, "reader").await;
+    assert!(present);
+    let first = reader.take().await;
+    assert_eq!((&first.payload[..], first.dup), (&b"0"[..], true));
+    for number in 32_767..sent {
+        assert_eq!(reader.take().await.payload, number.to_string());
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_retained_at_qos_0_comes_behind_the_older_values_that_a_session_is_owed_when_it_subscribes_again() {
+    for before in [0, 90, 300] {
+        let broker = Running::start().await;
+        absent(&broker, "hmi", "q/#", 1).await;
+        let mut sender = broker.v5("sender").await;
+        for number in 0..before {
+            assert!(sender.give(message("q/other", 1, &number.to_string())).await);
+        }
+        for (qos, text) in [(1, "offline"), (0, "online")] {
+            assert!(sender.give(v5::Publish { retain: true, ..message("q/state", qos, text) }).await);
+        }
+        sender.ping().await;
+        // In one go, as a client may: before anything can have been read from the disk.
+        let mut hmi = Client5 { stream: TcpStream::connect(broker.address).await.unwrap(), arrived: BytesMut::new() };
+        let properties = v5::ConnectProperties { session_expiry_interval: Some(3600), ..v5::ConnectProperties::new() };
+        let properties = Some(properties);
+        let connect = v5::Connect { keep_alive: 0, client_id: "hmi".to_owned(), clean_start: false, properties };
+        let again = v5::Subscribe { pkid: 9, filters: vec![filter("q/#", 1)], properties: None };
+        let mut both = BytesMut::new();
+        v5::Packet::Connect(connect, None, None).write(&mut both, None).unwrap();
+        v5::Packet::Subscribe(again).write(&mut both, None).unwrap();
+        hmi.stream.write_all(&both).await.unwrap();
+        let mut states = Vec::new();
+        while states.len() < 2 {
+            if let v5::Packet::Publish(seen) = hmi.next().await {
+                if seen.qos == QoS5::AtLeastOnce {
+                    hmi.send(v5::Packet::PubAck(v5::PubAck::new(seen.pkid, None))).await;
+                }
+                states.extend((seen.topic == "q/state").then_some(seen.payload));
+            }
+        }
+        assert_eq!(states, ["offline", "online"], "behind {before} others");
+        broker.stop().await;
+    }
+}
+
+/// As after kill -9 at this moment.
+async fn cut_off_now(broker: &Running) -> Running {
+    let dir = std::sync::Arc::new(tempfile::tempdir().expect("a directory"));
+    for entry in std::fs::read_dir(broker.dir.path()).expect("a directory").flatten() {
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copied");
+    }
+    Running::at(Setup::default(), dir).await
+}
+
+#[tokio::test]
+async fn a_clean_start_that_was_confirmed_outlives_a_gateway_that_is_cut_off() {
+    let broker = Running::start().await;
+    for id in ["old", "new"] {
+        absent(&broker, id, "q", 1).await;
+    }
+    assert!(broker.v5("sender").await.give(message("q", 1, "discarded")).await);
+    let lasting_anew = |wishes: &mut Wishes| wishes.properties.session_expiry_interval = Some(3600);
+    let (_new, connack) = Client5::open(broker.address, "new", lasting_anew).await;
+    assert!(!connack.session_present);
+    let other = cut_off_now(&broker).await;
+    let (mut new, _) = back(&other, "new").await;
+    new.ping().await; // nothing comes before
+    other.stop().await;
+    let _old = broker.v4("old").await;
+    let other = cut_off_now(&broker).await;
+    assert!(!back4(&other, "old").await.1);
+    other.stop().await;
     broker.stop().await;
 }
