@@ -1,7 +1,8 @@
 //! How many connections at once, and how many new ones in a second: in all, and per address, so that one host cannot
 //! take every place or keep the door busy.
 //!
-//! Loopback has no limits per address, since every local client comes from the same one. An IPv6 host may take any address of
+//! Loopback has no limits per address, since every local client comes from the same one; but this box's own clients leave some
+//! places, and an eighth of the rate, for those from elsewhere. An IPv6 host may take any address of
 //! its /64 (RFC 6177, section 2), and a whole plant may be in one: so what counts is the address, and beside it all of a /64
 //! have half of the places, and of the rate, at most. The total stays below half of the file descriptors that the process may
 //! have: the store and the field need theirs.
@@ -12,7 +13,7 @@
 //! nobody else out, wherever they claim to be from.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ struct Book {
     count: usize,
     flow: Flow,
     hosts: Origins,
-    /// Of IPv6.
+    /// Of IPv6, and this box.
     networks: Origins,
 }
 
@@ -71,14 +72,15 @@ struct Flow(Option<Instant>);
 #[derive(Debug)]
 pub(super) struct Pass {
     limits: Arc<Limits>,
-    from: Option<Source>,
+    from: Source,
     whose: Whose,
 }
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Source {
-    host: IpAddr,
+    /// `None`: this box.
+    host: Option<IpAddr>,
     network: Option<IpAddr>,
 }
 
@@ -118,6 +120,10 @@ pub(super) enum NoPlace {
     TooFastFromThere,
     #[error("half of max_connect_rate, all from one network")]
     TooFastFromNetwork,
+    #[error("max_connections, but for what is left to clients from elsewhere")]
+    FullFromHere,
+    #[error("max_connect_rate, but for what is left to clients from elsewhere")]
+    TooFastFromHere,
 }
 
 impl Limits {
@@ -143,8 +149,9 @@ impl Limits {
     }
 
     fn take(self: &Arc<Self>, address: Option<IpAddr>, whose: Whose, now: Instant) -> Result<Pass, NoPlace> {
-        let from = address.and_then(Source::new);
-        let (of_all, of_host, of_network) = (self.of_all(whose), self.of_host(), self.of_network());
+        let from = Source::new(address);
+        let (of_all, of_host) = (self.of_all(whose), self.of_host());
+        let of_network = if from.host.is_some() { self.of_network() } else { self.of_here() };
         let mut guard = self.lock();
         let book = guard.book(whose);
         if book.count >= of_all.count {
@@ -153,19 +160,22 @@ impl Limits {
         if !book.flow.has_room(of_all.rate, now) {
             return Err(NoPlace::TooFast);
         }
-        if let Some(Source { host, network }) = from {
-            match book.hosts.verdict(host, of_host, now) {
-                Verdict::Room => {}
-                Verdict::Full => return Err(NoPlace::FullFromThere),
-                Verdict::TooFast => return Err(NoPlace::TooFastFromThere),
+        let Source { host, network } = from;
+        match host.map_or(Verdict::Room, |host| book.hosts.verdict(host, of_host, now)) {
+            Verdict::Room => {}
+            Verdict::Full => return Err(NoPlace::FullFromThere),
+            Verdict::TooFast => return Err(NoPlace::TooFastFromThere),
+        }
+        if let Some(network) = network {
+            match book.networks.verdict(network, of_network, now) {
+                Verdict::Room => book.networks.add(network, of_network, now),
+                Verdict::Full if host.is_none() => return Err(NoPlace::FullFromHere),
+                Verdict::TooFast if host.is_none() => return Err(NoPlace::TooFastFromHere),
+                Verdict::Full => return Err(NoPlace::FullFromNetwork),
+                Verdict::TooFast => return Err(NoPlace::TooFastFromNetwork),
             }
-            if let Some(network) = network {
-                match book.networks.verdict(network, of_network, now) {
-                    Verdict::Room => book.networks.add(network, of_network, now),
-                    Verdict::Full => return Err(NoPlace::FullFromNetwork),
-                    Verdict::TooFast => return Err(NoPlace::TooFastFromNetwork),
-                }
-            }
+        }
+        if let Some(host) = host {
             book.hosts.add(host, of_host, now);
         }
         book.flow.add(of_all.rate, now);
@@ -190,6 +200,12 @@ impl Limits {
     /// Half, though one host of it might have more: it has a network to itself.
     fn of_network(&self) -> Bounds {
         Bounds { count: (self.total_max / 2).max(1), rate: Rate((self.plan.rate.0 / 2).max(1)) }
+    }
+
+    /// Nearly all: on most boxes there are no others.
+    fn of_here(&self) -> Bounds {
+        let Rate(rate) = self.plan.rate;
+        Bounds { count: self.total_max - self.total_max / 64, rate: Rate(rate - rate / 8) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -247,14 +263,15 @@ impl Origins {
 }
 
 impl Source {
-    /// `None`: this machine. Link-local addresses have no network of their own: all of them are in one.
-    fn new(address: IpAddr) -> Option<Self> {
-        let host = address.to_canonical();
-        let network = match host {
-            IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(network(host)),
-            _ => None,
-        };
-        (!host.is_loopback()).then_some(Self { host, network })
+    /// Link-local addresses have no network of their own: all of them are in one.
+    fn new(address: Option<IpAddr>) -> Self {
+        match address.map(|address| address.to_canonical()).filter(|host| !host.is_loopback()) {
+            None => Self { host: None, network: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)) },
+            Some(host @ IpAddr::V6(v6)) if !v6.is_unicast_link_local() => {
+                Self { host: Some(host), network: Some(network(host)) }
+            }
+            host => Self { host, network: None },
+        }
     }
 }
 
@@ -282,11 +299,12 @@ impl Drop for Pass {
         let mut inside = self.limits.lock();
         let book = inside.book(self.whose);
         book.count -= 1;
-        if let Some(Source { host, network }) = self.from {
+        let Source { host, network } = self.from;
+        if let Some(host) = host {
             book.hosts.remove(host);
-            if let Some(network) = network {
-                book.networks.remove(network);
-            }
+        }
+        if let Some(network) = network {
+            book.networks.remove(network);
         }
     }
 }

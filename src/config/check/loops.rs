@@ -55,7 +55,7 @@ impl Hop<'_> {
 }
 
 fn same_broker(one: &UplinkPlan, other: &UplinkPlan) -> bool {
-    let place = |server: &ServerPlan| (server.host.to_ascii_lowercase(), server.port);
+    let place = |server: &ServerPlan| (server.host.trim_end_matches('.').to_ascii_lowercase(), server.port);
     one.name == other.name || one.servers.iter().any(|own| other.servers.iter().any(|its| place(own) == place(its)))
 }
 

@@ -1,8 +1,8 @@
 //! Uplinks and bridges that would lead to a listener of this gateway itself: whatever goes up comes back, and what comes back
 //! goes up again.
 //!
-//! Only what stands in the file can be seen: loopback, and the addresses of the listeners. A name that leads back here, or an
-//! address that is translated, cannot.
+//! Only what stands in the file can be seen: loopback, however it is written, and the addresses of the listeners. A name that
+//! leads back here, an address of this box behind a listener on all of them, or one that is translated, cannot.
 
 use std::net::IpAddr;
 
@@ -35,12 +35,36 @@ fn leads_to(server: &ServerPlan, door: &Listen) -> bool {
         (Listen::Tcp(address), _) => address,
         (Listen::Unix(_) | Listen::Udp(_), _) => return false,
     };
-    let own = address.ip();
-    let is_here = match server.host.parse::<IpAddr>() {
-        Ok(host) => host == own || own.is_unspecified() && host.is_loopback(),
-        Err(_) => server.host.eq_ignore_ascii_case("localhost") && (own.is_loopback() || own.is_unspecified()),
+    let own = address.ip().to_canonical();
+    let is_loopback = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+    let name = server.host.trim_end_matches('.');
+    let is_here = match numeric(name) {
+        // To "any address" the system connects by loopback.
+        Some(host) => {
+            host == own || is_loopback(host) && own.is_unspecified() || host.is_unspecified() && own.is_loopback()
+        }
+        None => name.eq_ignore_ascii_case("localhost") && is_loopback(own),
     };
     is_here && server.port == address.port()
+}
+
+/// An address as the system's resolver reads it: IPv4 has shorter forms (inet_aton(3)), in which the last number fills what the
+/// others leave, and a number may be hexadecimal or octal.
+fn numeric(host: &str) -> Option<IpAddr> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let number = |text: &str| match (text.strip_prefix("0x").or(text.strip_prefix("0X")), text) {
+        (Some(hexadecimal), _) => u32::from_str_radix(hexadecimal, 16).ok(),
+        (None, octal) if octal.len() > 1 && octal.starts_with('0') => u32::from_str_radix(octal, 8).ok(),
+        (None, decimal) => decimal.parse().ok(),
+    };
+    let parts = host.split('.').map(number).collect::<Option<Vec<u32>>>()?;
+    let (last, first) = parts.split_last()?;
+    let whole =
+        first.len() < 4 && first.iter().all(|part| *part < 256) && u64::from(*last) < 1 << (32 - 8 * first.len());
+    let high = first.iter().zip([24, 16, 8]).map(|(part, shift)| part << shift).sum::<u32>();
+    whole.then(|| IpAddr::from((high + last).to_be_bytes()))
 }
 
 #[cfg(test)]
@@ -58,6 +82,20 @@ mod tests {
             ("127.0.0.1", "0.0.0.0:1883", true),
             ("::1", "[::]:1883", true),
             ("10.0.0.7", "10.0.0.7:1883", true),
+            ("::ffff:10.0.0.7", "10.0.0.7:1883", true),
+            ("0.0.0.0", "127.0.0.1:1883", true),
+            ("::", "[::1]:1883", true),
+            ("0.0.0.0", "0.0.0.0:1883", true),
+            ("127.1", "127.0.0.1:1883", true),
+            ("127.1", "0.0.0.0:1883", true),
+            ("2130706433", "127.0.0.1:1883", true),
+            ("0x7f.0.1", "127.0.0.1:1883", true),
+            ("10.7", "10.0.0.7:1883", true),
+            ("localhost.", "127.0.0.1:1883", true),
+            ("0.0.0.0", "10.0.0.7:1883", false),
+            ("127.1.2.3.4", "0.0.0.0:1883", false),
+            ("127.256", "127.0.0.1:1883", false),
+            ("7", "0.0.0.0:1883", false),
             ("127.0.0.1", "127.0.0.1:1884", false),
             ("127.0.0.1", "127.0.0.1:0", false),
             ("localhost", "10.0.0.7:1883", false),
