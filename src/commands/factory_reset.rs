@@ -9,9 +9,10 @@
 //! systemd hands on. While a configuration is on trial or rolled back the one before is in the data directory alone: it is looked
 //! into like the file, goes after the secrets that it names, and stays with --keep-config.
 //!
-//! Success means that nothing of the owner is left here that the gateway knows of, can see beside its configuration, or is
-//! given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away yet. What only
-//! the replaced configuration spoke of is remembered (`left`), so that the next run does not take the box for clean.
+//! Success means that nothing of the owner is left here that the gateway knows of, can see beside its configuration or among
+//! its data, or is given by systemd. Whatever stays is named, and then the exit code is 1: that box is not to be given away
+//! yet. What only the replaced configuration spoke of is remembered (`left`), so that the next run does not take the box for
+//! clean.
 //!
 //! Deletes names, not blocks: flash keeps old blocks for a while. What must not be read from a card that is taken out
 //! belongs on an encrypted one. Log lines in the system's journal are not ours to delete.
@@ -25,7 +26,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::beside::Unclear;
+use self::beside::{Beside, Unclear};
 use self::ours::{Found, Why};
 use super::{Failed, confirmed, run};
 use crate::access;
@@ -150,25 +151,29 @@ fn intend(args: &Args, config: &Path, data_dir: &Path) -> Result<Intent, Failed>
         Unclear::Io(..) => Failed::TryAgain(format!("cannot look: {unclear}")),
     };
     let (found, configuration) = ours::state(data_dir).map_err(look)?.without_configuration(data_dir);
-    let Found { mut goes, mut stays } = found;
+    let home = config.parent().unwrap_or(Path::new("/"));
+    let default_config = std::path::absolute(&args.default_config).map_err(look)?;
+    let units = credentials::units(&credentials::UNITS.map(Path::new));
+    let beside = beside::on_trial(data_dir).and_then(|on_trial| beside::beside(config, &on_trial, &units));
+    // What the configuration has in the data directory, which may be its own, is no stranger there.
+    let mut own: Vec<_> = beside.iter().flat_map(Beside::paths).collect();
+    own.extend([config.into(), home.join("ironbridge.d"), default_config.clone(), left::file(home)]);
+    let Found { mut goes, mut stays } = found.without(&own).map_err(look)?;
     if args.keep_config {
         stays.extend(configuration.into_iter().map(|path| (path, Why::Configuration)));
         return Ok(Intent { goes: [goes, Vec::new()], stays, delivered: None });
     }
-    let default_config = std::path::absolute(&args.default_config).map_err(look)?;
+    let beside = beside.map_err(unclear)?;
     let delivered = match fs::read_to_string(&default_config) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         text => Some(text.map_err(look)?),
     };
-    let units = credentials::units(&credentials::UNITS.map(Path::new));
-    let on_trial = beside::on_trial(data_dir).map_err(unclear)?;
-    let beside = beside::beside(config, &on_trial, &units).map_err(unclear)?;
-    // The data directory may be the same one.
-    let others = [config.into(), data_dir.into(), default_config];
+    let others = [config.into(), data_dir.into(), default_config, left::file(home)];
     let known = [&goes[..], &configuration, &beside.secrets.goes, &beside.parts.goes, &others].concat();
-    let home = config.parent().unwrap_or(Path::new("/"));
-    let known = [known, vec![left::file(home)]].concat();
     let unnamed = beside::unnamed(home, &known).map_err(unclear)?;
+    let named_there =
+        |path: &PathBuf| unnamed.goes.contains(path) || unnamed.stays.iter().any(|(stays, _)| stays == path);
+    stays.retain(|(path, why)| *why != Why::NotOurs || !named_there(path));
     goes.extend(beside.secrets.goes.into_iter().chain(unnamed.goes));
     stays.extend(beside.secrets.stays.into_iter().chain(beside.parts.stays).chain(unnamed.stays));
     let mut left = left::read(home).map_err(look)?;

@@ -79,7 +79,7 @@ pub(super) fn ask(
     question: &Question,
 ) -> Result<Answer, Failed> {
     let mut tried = Vec::new();
-    let mut paths = sockets(socket, config, facts)?;
+    let Sockets { mut paths, wrong } = sockets(socket, config, facts);
     // A draft stands anywhere, and what it is held against changes nothing there.
     let service = control::path(Some(Path::new(RUNTIME_DIR)), Path::new(RUNTIME_DIR));
     if socket.is_none() && matches!(question, Question::Compare { .. }) && !paths.contains(&service) {
@@ -91,30 +91,40 @@ pub(super) fn ask(
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 tried.push(path.display().to_string());
             }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let text = format!("{}: only root and the gateway's own user may do this", path.display());
-                return Err(Failed::TryAgain(text));
+            Err(error) => {
+                let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let why =
+                    if denied { "only root and the gateway's own user may do this".into() } else { error.to_string() };
+                return Err(wrong.unwrap_or(Failed::TryAgain(format!("{}: {why}", path.display()))));
             }
-            Err(error) => return Err(Failed::TryAgain(format!("{}: {error}", path.display()))),
         }
     }
-    Err(Failed::TryAgain(format!("no gateway is running here; looked at {}", tried.join(" and "))))
+    let text = format!("no gateway is running here; looked at {}", tried.join(" and "));
+    Err(wrong.unwrap_or(Failed::TryAgain(text)))
 }
 
-/// Where the daemon may listen: in systemd's runtime directory, else in its data directory.
-fn sockets(named: Option<&Path>, config: &Path, facts: &HostFacts) -> Result<Vec<PathBuf>, Failed> {
+struct Sockets {
+    paths: Vec<PathBuf>,
+    /// What is to be said of the file where no gateway says it.
+    wrong: Option<Failed>,
+}
+
+/// Where the daemon may listen: in systemd's runtime directory, else in its data directory, which a file that is wrong
+/// elsewhere names, too.
+fn sockets(named: Option<&Path>, config: &Path, facts: &HostFacts) -> Sockets {
     if let Some(named) = named {
-        return Ok(vec![named.to_owned()]);
+        return Sockets { paths: vec![named.to_owned()], wrong: None };
     }
     let standard = (config == Path::new(DEFAULT_CONFIG)).then(|| PathBuf::from(RUNTIME_DIR));
     let mut found: Vec<PathBuf> = facts::systemd_runtime_dir().or(standard).into_iter().collect();
+    let mut wrong = None;
     match config::load(config, facts) {
         Ok(loaded) => found.push(loaded.plan.gateway.data_dir),
-        // The daemon says so itself, where it is found without.
-        Err(problems) if found.iter().all(|dir| !control::path(Some(dir), dir).exists()) => {
-            return Err(Failed::Config(problems.to_string()));
+        Err(problems) => {
+            let is_found = found.iter().any(|dir| control::path(None, dir).exists());
+            wrong = (!is_found).then(|| Failed::Config(problems.to_string()));
+            found.extend(commands::data_dir_of(config));
         }
-        Err(_) => {}
     }
-    Ok(found.iter().map(|dir| control::path(None, dir)).collect())
+    Sockets { paths: found.iter().map(|dir| control::path(None, dir)).collect(), wrong }
 }

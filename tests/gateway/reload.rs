@@ -293,6 +293,27 @@ async fn a_file_that_is_wrong_or_needs_a_restart_changes_nothing_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_wrong_is_told_to_the_gateway_whose_socket_is_in_the_data_directory_that_it_names() {
+    let plcs = plcs(1).await;
+    let text = plant(&addresses(&plcs), NO_TRIAL);
+    let home = Home::new(&text);
+    let mut daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    home.configure(&text.replacen("endpoint", "#endpoint", 1));
+    let (_, _, checked) = ask(&home, &["check", "--config", "ironbridge.toml"]).await;
+    let (code, out, err) = reload(&home).await;
+    assert_eq!((code, out.trim(), &err), (78, "nothing was changed", &checked));
+    watch.event("config_unusable", "active").await;
+    daemon.heard("audit=\"config_refused\"").await;
+    daemon.kill();
+    assert!(home.path("data/control.sock").exists(), "it had no time to remove it");
+    let (code, out, err) = reload(&home).await;
+    assert_eq!((code, out.as_str(), &err), (78, "", &checked), "nobody is there, and the file is as wrong");
+    home.configure("this is no TOML");
+    assert_eq!(reload(&home).await.0, 78, "nobody knows where a gateway may be");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draft_that_the_gateway_cannot_open_is_compared_all_the_same() {
     let plcs = plcs(1).await;
     let text = plant(&addresses(&plcs), NO_TRIAL);

@@ -245,6 +245,19 @@ try:
             assert f"LEFT: {place};" in told, told
         m.run("test -e /data/ironbridge/tail && test -e /srv/linked/tail && test ! -e /etc/ironbridge")
 
+    @prove("purge touches no disk that is mounted at or below the directory of the samples, and says so")
+    def _():
+        samples = "/var/lib/ironbridge"
+        for disk in (samples, f"{samples}/store"):
+            m.run(f"rm -rf {samples}; {APT} install {first} && systemctl stop {UNIT}")
+            m.run(f"mkdir -p {disk} && mount -t tmpfs disk {disk} && touch {disk}/tail {samples}/beside")
+            told = m.run(f"{APT} purge ironbridge 2>&1").stdout
+            assert f"LEFT: {samples};" in told, told
+            m.run(f"test -e {disk}/tail && test ! -e /etc/ironbridge")
+            beside = m.run(f"test -e {samples}/beside", check=False).returncode == 0
+            assert beside == (disk == samples), m.run(f"ls -lR {samples}").stdout  # of what is not on the disk nothing stays
+            m.run(f"umount {disk}")
+
 except KeyboardInterrupt:
     failures.append("interrupted")
 finally:

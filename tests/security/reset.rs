@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -135,8 +136,9 @@ async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_pow
         assert_eq!(names(&after), kept, "cut {cut}");
         assert_eq!(text_of(&after["ironbridge.toml"]), DELIVERED);
     }
-    fs::remove_file(home.path("data/bridge-link")).unwrap();
-    fs::remove_file(home.path("notes.txt")).unwrap();
+    for name in ["data/bridge-link", "data/holiday.jpg", "data/store/tailor", "notes.txt"] {
+        fs::remove_file(home.path(name)).unwrap();
+    }
     // The configuration that named it is gone, and it is not.
     let again = reset(&home, &["--yes", "--data-dir", "data"]); // the delivered one does not say that it lies here
     assert_eq!(again.status.code(), Some(1), "{}", text_of(&again.stdout));
@@ -156,7 +158,7 @@ async fn a_reset_takes_everything_of_the_owner_and_nothing_else_wherever_the_pow
 async fn without_a_delivered_configuration_it_stays_and_with_keep_config_users_and_keys_do_too() {
     let other = tempfile::tempdir().unwrap();
     let home = used(&other.path().join("gone.key")).await;
-    for name in ["delivered.toml", "notes.txt", "data/bridge-link"] {
+    for name in ["delivered.toml", "notes.txt", "data/bridge-link", "data/holiday.jpg", "data/store/tailor"] {
         fs::remove_file(home.path(name)).unwrap();
     }
     assert!(reset(&home, &["--yes", "--keep-config"]).status.success());
@@ -231,4 +233,62 @@ fn what_is_in_force_after_a_roll_back_stays_with_the_configuration_and_else_goes
     fs::write(&trial, "{\"version\":1,\"tri").unwrap();
     let told = reset(&home, &["--yes", "--data-dir", "data"]);
     assert_eq!(told.status.code(), Some(78), "nobody knows which keys it names: {}", text_of(&told.stderr));
+}
+
+#[test]
+fn a_copy_of_the_samples_in_the_data_directory_is_named_by_every_run_until_it_is_gone() {
+    let home = Home::new("[gateway]\ndata_dir = \"data\"\n");
+    let copies = ["data/store.bak/chunk-bulk-000001.db", "data/store/export.csv", "data/lost+found/#12"];
+    for name in [&copies[..], &["delivered.toml", "data/store/meta.draft", "data/control.sock.77"]].concat() {
+        fs::create_dir_all(home.path(name).parent().unwrap()).unwrap();
+        fs::write(home.path(name), DELIVERED).unwrap();
+    }
+    drop(UnixListener::bind(home.path("data/control.sock")).unwrap()); // as a gateway leaves it that was killed
+    let elsewhere = ["--yes", "--data-dir", "other"]; // as the delivered configuration may say
+    for more in [&["--yes", "--keep-config"][..], &["--yes"], &elsewhere] {
+        let told = reset(&home, more);
+        let said = text_of(&told.stdout);
+        assert_eq!(told.status.code(), Some(1), "{said}");
+        assert!(!said.lines().any(|line| line == "done") && text_of(&told.stderr).contains("of the lines"), "{said}");
+        for name in ["data/store.bak", "data/store/export.csv", "data/lost+found/#12"] {
+            assert!(said.contains(&format!("stays  {} (", home.path(name).display())), "{name}: {said}");
+        }
+    }
+    let kept = [copies[2], copies[0], copies[1], "delivered.toml", "factory-reset.left", "ironbridge.toml"];
+    assert_eq!(names(&tree(&home.path(""))), kept, "what the gateway left is no stranger's");
+    for name in copies {
+        fs::remove_file(home.path(name)).unwrap();
+    }
+    fs::remove_dir(home.path("data/store.bak")).unwrap();
+    let told = reset(&home, &["--yes", "--data-dir", "data"]);
+    assert!(told.status.success() && home.path("data/lost+found").exists(), "{}", text_of(&told.stdout));
+    assert_eq!(names(&tree(&home.path(""))), ["delivered.toml", "ironbridge.toml"]);
+}
+
+#[test]
+fn what_belongs_to_the_configuration_is_no_stranger_in_the_data_directory() {
+    let text = "[gateway]\ndata_dir = \".\"\n[broker]\nusers_file = \"secrets/users\"\n";
+    let home = Home::new(text);
+    let files = ["broker.db", "delivered.toml", "ironbridge.d/10-more.toml", "secrets/users", "secrets/store.bak"];
+    for name in files {
+        fs::create_dir_all(home.path(name).parent().unwrap()).unwrap();
+        fs::write(home.path(name), DELIVERED).unwrap();
+    }
+    let told = reset(&home, &["--yes", "--keep-config"]);
+    let said = text_of(&told.stdout);
+    assert_eq!(told.status.code(), Some(1), "{said}");
+    let named: Vec<_> = said.lines().filter(|line| line.starts_with("stays ")).collect();
+    assert!(
+        named.len() == 2 && named[0].contains("secrets/store.bak (") && named[1].contains("--keep-config"),
+        "{said}"
+    );
+    fs::remove_file(home.path(files[4])).unwrap();
+    for more in [&["--yes", "--keep-config"][..], &["--yes"]] {
+        let told = reset(&home, more);
+        assert!(told.status.success(), "{}", text_of(&told.stdout));
+        assert_eq!(home.path("secrets/users").exists(), more.contains(&"--keep-config"));
+    }
+    let told = reset(&home, &["--yes", "--data-dir", "."]); // nothing names the empty directory any more
+    assert!(told.status.success(), "{}", text_of(&told.stdout));
+    assert_eq!(names(&tree(&home.path(""))), ["delivered.toml", "ironbridge.toml"]);
 }

@@ -41,6 +41,16 @@ pub(super) struct Beside {
     pub(super) parts: Found,
 }
 
+impl Beside {
+    /// All of that, whether it goes or stays.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let found = [&self.secrets, &self.parts];
+        let paths =
+            found.into_iter().flat_map(|found| found.goes.iter().chain(found.stays.iter().map(|(path, _)| path)));
+        paths.cloned().collect()
+    }
+}
+
 /// Why it cannot be said what belongs to a configuration.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unclear {
@@ -129,7 +139,7 @@ pub(super) fn unnamed(home: &Path, known: &[PathBuf]) -> Result<Found, Unclear> 
 }
 
 /// A path without links and `..` above its last part.
-fn plain(path: &Path) -> PathBuf {
+pub(super) fn plain(path: &Path) -> PathBuf {
     let above = path.parent().and_then(|above| fs::canonicalize(above).ok());
     above.zip(path.file_name()).map_or_else(|| path.to_owned(), |(above, name)| above.join(name))
 }

@@ -2,26 +2,39 @@
 //!
 //! ```text
 //! data_dir/           broker.db commands.db learned.db retained.db alarms.json trial.json, with what SQLite and a crash leave beside them,
-//!                     and in quarantine/
+//!                     and in quarantine/; control.sock
 //!          store/     meta.db meta.copy marks tail ballast lock chunk-… subscribed-UPLINK.json, quarantine/ whole; the same in
 //!                     bridge-NAME/, and offered.json
 //! ```
 //!
-//! Links below `data_dir` are not followed: they are reported. What lies beside the configuration: `beside`.
+//! All else may be the owner's, a copy of the samples, and is reported; an empty directory is nothing. Links below `data_dir`
+//! are not followed: they are reported. What lies beside the configuration: `beside`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::beside::plain;
+
 /// Files in `data_dir`; with a `.` or `-` and more behind it, the same.
-const STATE: [&str; 8] =
-    ["broker.db", "commands.db", "learned.db", "retained.db", "alarms.json", "alarms.draft", TRIAL, "trial.draft"];
+const STATE: [&str; 9] = [
+    "broker.db",
+    "commands.db",
+    "learned.db",
+    "retained.db",
+    "alarms.json",
+    "alarms.draft",
+    TRIAL,
+    "trial.draft",
+    "control.sock", // of a gateway that was killed
+];
 /// Of these, the configuration before one on trial, or before one that was rolled back: what may be in force (`app::Fallback`).
 pub(super) const TRIAL: &str = "trial.json";
 /// Files of a store.
-const STORE: [&str; 10] = [
+const STORE: [&str; 11] = [
     "meta.db",
     "meta.copy",
+    "meta.draft",
     "marks",
     "tail",
     "ballast",
@@ -34,10 +47,12 @@ const STORE: [&str; 10] = [
 const CHUNKS: &str = "chunk-";
 /// Whatever was set aside there.
 const QUARANTINE: &str = "quarantine";
+/// Made with each file system, and root's. What a check of the disk has put there may be samples.
+const LOST_AND_FOUND: &str = "lost+found";
 /// Why something stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Why {
-    /// Somebody else's, in the data directory.
+    /// Nothing of the gateway's, in the data directory: somebody else's, or a copy that the owner made.
     NotOurs,
     /// In the data directory; behind it may be anything.
     Link,
@@ -63,7 +78,7 @@ impl Why {
     /// For people.
     pub(super) const fn text(self) -> &'static str {
         match self {
-            Self::NotOurs => "is not the gateway's",
+            Self::NotOurs => "is not the gateway's: is it a copy of the samples?",
             Self::Link => "is a link, and links are not followed",
             Self::Elsewhere => "lies elsewhere",
             Self::Trusted => "lies elsewhere; whom the gateway trusts is no secret",
@@ -82,12 +97,12 @@ impl Why {
 
     /// Only the configuration or the data directory that is in force now says that it is there: after a reset nobody does.
     pub(super) const fn would_be_forgotten(self) -> bool {
-        matches!(self, Self::Elsewhere | Self::Link | Self::Left)
+        matches!(self, Self::NotOurs | Self::Elsewhere | Self::Link | Self::Left)
     }
 
     /// It may hold something of the owner: the box is not as it was delivered.
     pub(super) const fn may_be_the_owners(self) -> bool {
-        !matches!(self, Self::NotOurs | Self::Trusted | Self::Configuration)
+        !matches!(self, Self::Trusted | Self::Configuration)
     }
 }
 
@@ -106,6 +121,21 @@ impl Found {
         let kept = data_dir.join(TRIAL);
         let (configuration, goes) = self.goes.into_iter().partition(|path| *path == kept);
         (Self { goes, stays: self.stays }, configuration)
+    }
+
+    /// What stays without what is the configuration's `own`; of a directory with some of that in it the rest stays.
+    pub(super) fn without(mut self, own: &[PathBuf]) -> io::Result<Self> {
+        let own: Vec<_> = own.iter().map(|path| plain(path)).collect();
+        let mut at = 0;
+        while let Some((path, why)) = self.stays.get(at) {
+            if *why != Why::NotOurs || !own.iter().any(|own| own.starts_with(path)) {
+                at += 1;
+                continue;
+            }
+            let inside = if own.contains(path) { Vec::new() } else { entries(path)? };
+            self.stays.splice(at..=at, inside.into_iter().map(|(path, kind)| (path, stranger(kind))));
+        }
+        Ok(self)
     }
 }
 
@@ -147,7 +177,10 @@ pub(super) fn state(data_dir: &Path) -> io::Result<Found> {
             let Found { goes, stays } = set_aside(path)?;
             found.goes.extend(goes);
             found.stays.extend(stays);
-        } else if !found.goes.contains(&path) {
+        } else if kind.is_dir() && name(&path) == LOST_AND_FOUND {
+            let inside = entries(&path).unwrap_or_default(); // who is not root does not see it
+            found.stays.extend(inside.into_iter().map(|(path, kind)| (path, stranger(kind))));
+        } else if !found.goes.contains(&path) && !is_empty(&path, kind) {
             found.stays.push((path, stranger(kind)));
         }
     }
@@ -170,6 +203,11 @@ fn set_aside(quarantine: PathBuf) -> io::Result<Found> {
     }
     let stays = strangers.into_iter().map(|(path, kind)| (path, stranger(kind))).collect();
     Ok(Found { goes: ours.into_iter().map(|(path, _)| path).collect(), stays })
+}
+
+/// A directory that somebody made, or from which everything went.
+fn is_empty(path: &Path, kind: fs::FileType) -> bool {
+    kind.is_dir() && entries(path).is_ok_and(|inside| inside.is_empty())
 }
 
 fn stranger(kind: fs::FileType) -> Why {
