@@ -79,6 +79,7 @@ struct Node {
     /// Boxed, for the places of a map that are free are as large as those that are taken.
     children: HashMap<Box<str>, Box<Node>>,
     single: Vec<Subscription>,
+    /// In the order of their names: there may be very many.
     groups: Vec<Group>,
 }
 
@@ -134,9 +135,7 @@ impl Tree {
             *old = subscription;
             return Added::Replaced;
         }
-        if list.is_empty() {
-            list.reserve_exact(1); // most have no other
-        }
+        list.reserve_exact(usize::from(list.is_empty())); // most have no other
         list.push(subscription);
         self.bytes += subscription_cost(filter, group);
         self.count += 1;
@@ -174,7 +173,7 @@ impl Tree {
         for level in filter.split('/') {
             node = node.children.get_mut(level)?;
         }
-        let group = node.groups.iter_mut().find(|known| &*known.name == group)?;
+        let group = node.place(group).ok().and_then(|place| node.groups.get_mut(place))?;
         group.choose(stand).filter(|member| stand(member) != Standing::Full)
     }
 }
@@ -224,14 +223,19 @@ struct Freed {
 
 impl Node {
     fn group(&mut self, name: &str, filter: &str, bytes: &mut usize) -> &mut Vec<Subscription> {
-        let place = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
+        let place = self.place(name).unwrap_or_else(|place| {
             *bytes += group_cost(filter, name);
             self.groups.reserve_exact(usize::from(self.groups.is_empty()));
             let raw = format!("$share/{name}/{filter}").into();
-            self.groups.push(Group { name: name.into(), raw, members: Vec::new(), next: 0 });
-            self.groups.len() - 1
+            self.groups.insert(place, Group { name: name.into(), raw, members: Vec::new(), next: 0 });
+            place
         });
         &mut self.groups[place].members
+    }
+
+    /// Where a group is, or would be.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.groups.binary_search_by(|group| (*group.name).cmp(name))
     }
 
     fn is_empty(&self) -> bool {
@@ -249,16 +253,14 @@ impl Node {
             }
             return Some(freed);
         }
-        let list = match group {
-            None => &mut self.single,
-            Some(name) => &mut self.groups.iter_mut().find(|group| &*group.name == name)?.members,
-        };
+        let place = group.map(|name| self.place(name)).transpose().ok()?;
+        let list = place.map_or(&mut self.single, |place| &mut self.groups[place].members);
         let before = list.len();
         list.retain(|subscription| subscription.client != client);
         let removed = list.len() < before;
-        let groups = self.groups.len();
-        self.groups.retain(|group| !group.members.is_empty());
-        removed.then(|| Freed { group: self.groups.len() < groups, ..Freed::default() })
+        let over = place.filter(|place| self.groups[*place].members.is_empty());
+        let group = over.map(|place| self.groups.remove(place)).is_some();
+        removed.then(|| Freed { group, ..Freed::default() })
     }
 
     /// `rest` is what of the topic lies below this node; wildcards do not match a first level that begins with `$`.
