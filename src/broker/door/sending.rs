@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::duty::Duty;
 use super::output::Output;
+use super::terms::Watch;
 use crate::access::{Access, Identity};
 use crate::broker::keeping;
 use crate::broker::message::{Delivery, Qos, Stage};
@@ -206,8 +207,9 @@ impl Duty {
 
     /// What is next needs a packet identifier that is in use. While it waits nothing is sent, and the client would take the
     /// last values it got for the present ones. So it does not wait for ever: the next connection sends the old one again.
+    /// Where our own doors watch their clients they repeat what is not answered, and end it themselves.
     fn wait_for_identifier(&mut self) {
-        if self.waits.has_waited_for_identifier() {
+        if self.terms.watch == Watch::Ours && self.waits.has_waited_for_identifier() {
             self.outbox.end(Ending::Unanswered);
         }
     }
