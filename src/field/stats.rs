@@ -80,6 +80,8 @@ pub struct BusStats {
     pub response: Histogram,
     /// How much of its time was taken during the last ten seconds, percent.
     pub load_percent: Gauge,
+    /// 1 while what keeps it from connecting is on this box, such as a port that another program has.
+    pub ours: Gauge,
     /// 1 while there is a connection (or an open port), else 0.
     pub connected: Gauge,
 }

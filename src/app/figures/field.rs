@@ -32,6 +32,7 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
         overtaken,
         response,
         load_percent,
+        ours: _in_health,
         connected,
     } = stats;
     let labels = of("bus", name);

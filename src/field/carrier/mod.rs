@@ -4,6 +4,8 @@
 //! `ioctl` · `tap` tells a recording what passes. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
 //! error for this attempt only; the driver tries again.
 
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -37,6 +39,28 @@ pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + 
 pub trait Opener: Send {
     /// Opens it. Cancel-safe: what was half open is closed.
     fn open(&mut self) -> Opening<'_>;
+}
+
+/// What keeps a carrier from opening is on this box, such as a port that another program has.
+#[derive(Debug)]
+struct Ours(io::Error);
+
+impl fmt::Display for Ours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Ours {}
+
+/// Marks an error as one that [`is_ours`].
+fn ours(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Ours(error))
+}
+
+/// Has somebody on this box to mend what kept a carrier from opening? If not it may be whoever is at its other end.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Ours>())
 }
 
 /// The opener of a plan; `clock` dates certificates.
