@@ -23,7 +23,7 @@ use crate::web::{Answer, ask, get, try_ask};
 const WITHOUT_FILES: Duration = Duration::from_secs(6);
 
 /// Asks until the answer is as it should be.
-async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
+pub async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
     let begun = std::time::Instant::now();
     loop {
         let answer = get(page, "/health", "").await;

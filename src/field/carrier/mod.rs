@@ -13,9 +13,8 @@ use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 
-use crate::config::plan::{Carrier, PortPlan, TlsCarrier};
+use crate::config::plan::{Carrier, PortPlan};
 use crate::flow::clock::Clock;
-use crate::road::Now;
 use crate::road::handshake::Handshake;
 use listen::Door;
 
@@ -24,7 +23,7 @@ mod listen;
 mod serial;
 pub mod tap;
 mod tcp;
-mod tls;
+pub mod tls;
 mod udp;
 
 /// Anything bytes go through. A flush must not block the thread.
@@ -39,9 +38,14 @@ pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + 
 pub trait Opener: Send {
     /// Opens it. Cancel-safe: what was half open is closed.
     fn open(&mut self) -> Opening<'_>;
+
+    /// With which files, where it needs some.
+    fn handshake(&self) -> Option<Handshake> {
+        None
+    }
 }
 
-/// What keeps a carrier from opening is on this box, such as a port that another program has.
+/// What keeps a carrier from opening is on this box: a port that another program has, a certificate that cannot be used.
 #[derive(Debug)]
 struct Ours(io::Error);
 
@@ -60,7 +64,7 @@ fn ours(error: io::Error) -> io::Error {
 
 /// Has somebody on this box to mend what kept a carrier from opening? If not it may be whoever is at its other end.
 pub(super) fn is_ours(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<Ours>())
+    error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Ours>)
 }
 
 /// The opener of a plan; `clock` dates certificates.
@@ -70,17 +74,14 @@ pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
         Carrier::Tcp { endpoint } => Box::new(Tcp(endpoint.clone())),
         Carrier::Udp { endpoint } => Box::new(Udp(endpoint.clone(), None)),
         Carrier::Listen { listen, allow } => Box::new(Door::new(*listen, allow.clone())),
-        Carrier::Tls(plan) => {
-            let clock = clock.clone();
-            Box::new(Tls(plan.clone(), Handshake::new(Now::new(move || clock.date_now()))))
-        }
+        Carrier::Tls(plan) => Box::new(Tls(plan.endpoint.clone(), tls::handshake(plan, clock))),
     }
 }
 
 struct Serial(PortPlan);
 struct Tcp(String);
 struct Udp(String, Option<udp::Last>);
-struct Tls(TlsCarrier, Handshake);
+struct Tls(String, Handshake);
 
 impl Opener for Serial {
     fn open(&mut self) -> Opening<'_> {
@@ -104,7 +105,11 @@ impl Opener for Udp {
 
 impl Opener for Tls {
     fn open(&mut self) -> Opening<'_> {
-        Box::pin(async { boxed(tls::connect(&self.0, &mut self.1).await?) })
+        Box::pin(async { boxed(tls::connect(&self.0, &self.1).await?) })
+    }
+
+    fn handshake(&self) -> Option<Handshake> {
+        Some(self.1.clone())
     }
 }
 
