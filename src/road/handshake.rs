@@ -1,7 +1,8 @@
 //! TLS over a connection that somebody else made: for what is no broker, such as a field device.
 //!
 //! The same rules as for the road to a broker: files are read again each time, bad ones do not end a good configuration, a
-//! box without the time accepts certificates that may be valid.
+//! box without the time accepts certificates that may be valid. But for one: a certificate of ours that has ended is shown all
+//! the same where there is no better one. It is up to the other side what it makes of that, and many a controller knows no date.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use tokio::sync::Mutex;
 use super::destination::{RoadError, TlsFiles};
 use super::expiry::Ends;
 use super::reach::shake;
-use super::tls::{Configs, Loaded, Now, Whom};
+use super::tls::{Configs, Expired, Loaded, Now, Whom};
 
 /// A secured connection.
 pub type Secured<T> = tokio_rustls::client::TlsStream<T>;
@@ -42,7 +43,7 @@ pub struct Look {
 impl Handshake {
     /// With these files, to whom this name belongs (a host name or an address). `now` dates certificates.
     pub fn new(files: TlsFiles, name: String, now: Now) -> Self {
-        Self { files, name, configs: Arc::new(Mutex::new(Configs::new(now))) }
+        Self { files, name, configs: Arc::new(Mutex::new(Configs::new(now, Expired::Shown))) }
     }
 
     /// Reads the files, which are then as they will be for [`Ready::shake`]. An error is always [`RoadError::Disabled`].
@@ -56,6 +57,9 @@ impl Handshake {
     pub async fn look(&self) -> Look {
         let mut configs = self.configs.lock().await;
         let fault = match configs.load(&self.files, &self.whom()).await {
+            Ok(Loaded { fault, expired: true, .. }) => {
+                fault.map(|fault| format!("{fault}; it is shown all the same, and the device may refuse it"))
+            }
             Ok(loaded) => loaded.fault.map(|fault| format!("{fault}; the last good files stay in use")),
             Err(error) => Some(format!("{error}; there is no connection until that is put right")),
         };

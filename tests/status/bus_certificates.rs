@@ -16,8 +16,10 @@ use ironbridge::plant::tcp::{Manner, TcpLine};
 use ironbridge::plant::units::Units;
 use rustix::process::Signal;
 use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::authority::{Authority, VALID};
+use crate::authority::{Authority, EXPIRED, VALID};
 use crate::gateway::{Home, Plc, config, tag, until};
 use crate::health::until_health;
 use crate::web::get;
@@ -36,9 +38,9 @@ async fn controller(tls: Arc<ServerConfig>) -> Plc {
 
 /// A gateway that reaches it with these files.
 fn secured(plc: SocketAddr, ca_file: &Path, (certificate, key): &(PathBuf, PathBuf)) -> String {
-    let tls = format!(
-        "type = \"modbus-tls\"\nca_file = {ca_file:?}\ncertificate = {certificate:?}\nkey = {key:?}\nserver_name = \"localhost\""
-    );
+    let (ca_file, certificate, key) = (ca_file.display(), certificate.display(), key.display());
+    let files = format!("ca_file = \"{ca_file}\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n");
+    let tls = format!("type = \"modbus-tls\"\n{files}server_name = \"localhost\"");
     plain(plc).replace("type = \"modbus-tcp\"", &tls)
 }
 
@@ -108,5 +110,27 @@ async fn a_bus_key_that_everybody_may_read_is_a_reason_until_it_is_mended_or_the
     home.configure(&plain(([127, 0, 0, 1], 9).into()));
     daemon.signal(Signal::HUP);
     until_health(page, "the bus is gone", |answer| answer.status == 200).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_expired_bus_certificate_never_stops_polling_and_is_a_reason() {
+    let authority = Authority::new();
+    // A controller that looks at no date, and so at no certificate of ours.
+    let (certificate, key) = authority.server_pem("localhost", VALID);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let plc = controller(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())).await;
+    let files = authority.client("gw", EXPIRED);
+    let home = Home::new(&secured(plc.line.address(), &authority.ca_file(), &files));
+    let (text, code) = checked(&home);
+    assert!(text.contains("gw.crt has expired") && text.contains("shown all the same") && code == Some(1), "{text}");
+    let daemon = home.run();
+    until("polled", || plc.requests() > 0).await;
+    let told = |answer: &crate::web::Answer| answer.body.contains("gw.crt has expired");
+    let ill = until_health(daemon.page().await, "it is told", told).await;
+    assert_eq!((ill.status, &ill.json()["reasons"][0]["part"]), (503, &"certificate".into()), "{ill:?}");
     assert_eq!(daemon.stop().await, Some(0));
 }
