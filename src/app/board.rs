@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::plan::{BusPlan, DevicePlan, ListenerPlan, Period, Plan};
+use crate::config::plan::{BusPlan, Carrier, DevicePlan, ListenerPlan, Period, Plan};
 use crate::field::BusStats;
 use crate::flow::hub::DeviceReport;
 use crate::flow::notice::{DatedNotice, Notice};
@@ -212,6 +212,8 @@ fn bus(plan: &BusPlan, slot: &BusSlot) -> Bus {
     let handle = slot.load();
     let lanes = || std::iter::once(&handle.stats).chain(&handle.others);
     let sum = |count: fn(&BusStats) -> u64| lanes().map(|stats| count(stats)).sum::<u64>();
+    // A port that is missing is for somebody here to mend; a controller that is switched off is no fault of the gateway.
+    let is_serial = matches!(plan.link.carrier, Carrier::Serial(_));
     let connected = lanes().all(|stats| stats.connected.get() == 1);
     let times = lanes().fold(Times::default(), |sum, stats| sum.and(&stats.response.times()));
     let response = times.percentile(50).zip(times.percentile(99));
@@ -220,6 +222,7 @@ fn bus(plan: &BusPlan, slot: &BusSlot) -> Bus {
         kind: plan.link.kind(),
         endpoint: plan.link.carrier.to_string(),
         state: if connected { "connected" } else { "down" },
+        ours: is_serial || lanes().any(|stats| stats.ours.get() == 1),
         load: lanes().map(|stats| stats.load_percent.get()).max().unwrap_or(0),
         response_ms: response.map(|(p50, p99)| Spread { p50: millis(p50), p99: millis(p99) }),
         late: sum(|stats| stats.polls_skipped.get()),

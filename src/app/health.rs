@@ -6,7 +6,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::config::plan::{BusPlan, Carrier};
 use crate::flow::notice::DatedNotice;
 use crate::flow::progress::{Late, Stuck};
 use crate::status::board::{Board, Bus, Device};
@@ -42,13 +41,11 @@ pub(super) fn judge(sources: &Sources, board: &Board) -> Health {
     let (mut reasons, mut notes) = (Vec::new(), Vec::new());
     let late = sources.progress.late(Instant::now());
     reasons.extend(late.iter().map(stuck));
-    conditions(sources.notices.standing(), &mut reasons, &mut notes);
-    let plan = sources.plan.load();
-    let of = |bus: &Bus| plan.buses.iter().find(|plan| plan.name == bus.name);
-    for (bus, plan) in board.buses.iter().filter(|bus| bus.state == "down").filter_map(|bus| Some((bus, of(bus)?))) {
-        let text = format!("no connection: {}", bus.endpoint);
-        let finding = Finding { part: "bus", name: bus.name.clone(), text };
-        if is_ours(plan) { reasons.push(finding) } else { notes.push(finding) }
+    let standing = sources.notices.standing();
+    conditions(standing.iter().cloned(), &mut reasons, &mut notes);
+    for bus in board.buses.iter().filter(|bus| bus.state == "down") {
+        let finding = Finding { part: "bus", name: bus.name.clone(), text: why_down(bus, &standing) };
+        if bus.ours { reasons.push(finding) } else { notes.push(finding) }
     }
     for uplink in &board.uplinks {
         let finding = |text| Finding { part: "uplink", name: uplink.name.clone(), text };
@@ -87,10 +84,13 @@ fn conditions(standing: impl IntoIterator<Item = DatedNotice>, reasons: &mut Vec
     }
 }
 
-/// Is what carries it on this box? A port that is missing is for somebody here to mend; a controller that is switched off
-/// is no fault of the gateway.
-fn is_ours(bus: &BusPlan) -> bool {
-    matches!(bus.link.carrier, Carrier::Serial(_))
+/// As it was told, with the cause; a loss that is not told yet may be made good in a moment.
+fn why_down(bus: &Bus, standing: &[DatedNotice]) -> String {
+    let mut told = standing.iter().map(|told| &told.notice).filter(|told| told.event == "bus_down");
+    let lane =
+        |subject: &str| subject.strip_prefix(&bus.name).is_some_and(|lane| lane.is_empty() || lane.starts_with('/'));
+    let told = told.find(|told| lane(&told.subject));
+    told.map_or_else(|| format!("no connection: {}", bus.endpoint), |told| told.detail.clone())
 }
 
 fn stuck(late: &Late) -> Finding {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::broker::{Control, Publisher};
 use crate::config::plan::{Plan, TagPlan};
 use crate::field::memory::Memory;
-use crate::field::{Pauses, Plans};
+use crate::field::{Pauses, Plans, certificate_subject};
 use crate::flow::clock::Clock;
 use crate::flow::command::CommandEntry;
 use crate::flow::forward::ForwardEntry;
@@ -116,7 +116,7 @@ impl Teller {
     /// What it says that holds is of these, see [`Notice::part`].
     const fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Bus => &["bus"],
+            Self::Bus => &["bus", "certificate"],
             Self::Uplink => &["uplink", "certificate", "budget"],
             Self::BridgeStore => &["store"],
         }
@@ -124,6 +124,7 @@ impl Teller {
 
     fn told(self, name: &str, notice: &Notice) -> bool {
         let own = match self {
+            Self::Bus if notice.part() == "certificate" => notice.subject == certificate_subject(name),
             Self::Bus | Self::Uplink => {
                 notice.subject.strip_prefix(name).is_some_and(|lane| lane.is_empty() || lane.starts_with('/'))
             }
@@ -191,12 +192,14 @@ mod tests {
             notice("store_failed", &bridge_subject("store", "store")),
             notice("bus_down", "store-2"),
             notice("host_awaited", "store"),
+            notice("certificate_unusable", &certificate_subject("store")),
+            notice("certificate_expiring", &certificate_subject("store-2")),
         ];
         let told = |teller: Teller| -> Vec<usize> {
             let own = standing.iter().enumerate().filter(|(_, notice)| teller.told("store", notice));
             own.map(|(place, _)| place).collect()
         };
-        assert_eq!(told(Teller::Bus), [0, 1]);
+        assert_eq!(told(Teller::Bus), [0, 1, 9]);
         assert_eq!(told(Teller::Uplink), [3, 4, 5, 8], "also that it waits for its primary host");
         assert_eq!(told(Teller::BridgeStore), [6]);
     }

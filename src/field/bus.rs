@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::adopt::Plans;
 use super::carrier::{self, Opener};
+use super::certificates::Certificates;
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::envoy::Site;
 use super::lane::Lane;
@@ -65,6 +66,7 @@ pub struct Shared {
 pub struct Bus {
     lanes: Vec<Lane>,
     desk: Option<Desk>,
+    certificates: Option<Certificates>,
 }
 
 impl Bus {
@@ -93,6 +95,7 @@ impl Bus {
         let shares = shares(&plan, bus, openers.len());
         let (sender, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
         let mut commands = Some(commands);
+        let handshake = openers.first().and_then(|opener| opener.handshake());
         let switches = Arc::new(Switches::new(&plan, shares.iter().flatten().copied(), &shared.pauses));
         let alone = shares.len() == 1;
         let (mut lanes, mut ways, mut stats) = (Vec::new(), Vec::new(), Vec::new());
@@ -108,16 +111,19 @@ impl Bus {
             let site = Site { plan: Arc::clone(&plan), bus, place, devices: devices.clone(), stats: counts, switches };
             lanes.push(Lane::new(opener, site, hub.clone(), shared.clone(), queue));
         }
-        let desk = commands.map(|commands| Desk { commands, ways, shares, plan, stop: shared.stop });
         let mut stats = stats.into_iter();
         let first = stats.next().unwrap_or_default();
+        let certificates =
+            handshake.map(|files| Certificates::new(&plan[bus].name, files, &shared, Arc::clone(&first)));
+        let desk = commands.map(|commands| Desk { commands, ways, shares, plan, stop: shared.stop });
         let handle = BusHandle { commands: sender, stats: first, others: stats.collect(), switches };
-        (Self { lanes, desk }, handle)
+        (Self { lanes, desk, certificates }, handle)
     }
 
     /// Tells the operator there when the bus has no connection, and when it has one again.
     #[must_use]
-    pub fn telling(self, notices: &Notices) -> Self {
+    pub fn telling(mut self, notices: &Notices) -> Self {
+        self.certificates = self.certificates.map(|certificates| certificates.telling(notices.clone()));
         self.each(|lane| lane.telling(notices.clone()))
     }
 
@@ -140,7 +146,7 @@ impl Bus {
     }
 
     fn each(self, f: impl Fn(Lane) -> Lane) -> Self {
-        Self { lanes: self.lanes.into_iter().map(f).collect(), desk: self.desk }
+        Self { lanes: self.lanes.into_iter().map(f).collect(), ..self }
     }
 
     /// Polls until the stop. Ends after the transaction under way. Not cancel-safe.
@@ -150,7 +156,8 @@ impl Bus {
             Box::pin(progress::part("bus", &name, lane.run())) as Running
         });
         let desk = self.desk.map(|desk| Box::pin(desk.run()) as Running);
-        let mut running: Vec<Running> = lanes.chain(desk).collect();
+        let certificates = self.certificates.map(|certificates| Box::pin(certificates.run()) as Running);
+        let mut running: Vec<Running> = lanes.chain(desk).chain(certificates).collect();
         poll_fn(|cx| {
             running.retain_mut(|part| part.as_mut().poll(cx).is_pending());
             if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::adopt::Plans;
 use super::backoff::takes_long;
+use super::carrier;
 use super::connection::Speaks;
 use super::devices::{Poll, Roster, Seat};
 use super::outlet;
@@ -83,6 +84,8 @@ pub(super) struct Envoy {
     pub switched: watch::Receiver<()>,
     /// The loss of the connection has been told; until a device answers again, if one is asked.
     pub cut: bool,
+    /// It was told as one that somebody on this box has to mend.
+    told_ours: bool,
     load: Load,
 }
 
@@ -120,6 +123,7 @@ impl Envoy {
             notices: None,
             plans: None,
             cut: false,
+            told_ours: false,
             plan,
             bus,
             hub,
@@ -181,15 +185,20 @@ impl Envoy {
     }
 
     async fn opened(&mut self, opened: io::Result<()>) -> bool {
-        if let Err(error) = &opened {
-            self.tell_cut(error).await;
+        match &opened {
+            Ok(()) => self.stats.ours.set(0),
+            Err(error) => self.tell_cut(error).await,
         }
         opened.is_ok()
     }
 
-    /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat.
+    /// No connection: every device is down, every tag bad. Told once; again only as a heartbeat, and when it is for somebody
+    /// else to mend than was told.
     pub(super) async fn tell_cut(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.cut, true) {
+        let ours = carrier::is_ours(error);
+        self.stats.ours.set(ours.into());
+        let turned = std::mem::replace(&mut self.told_ours, ours) != ours;
+        if !std::mem::replace(&mut self.cut, true) || turned {
             let carrier = &self.plan[self.bus].link.carrier;
             warn!(bus = %self.name, %carrier, error = %error, "bus has no connection");
             self.notice("bus_down", Phase::Active, format!("no connection: {carrier}: {error}"));

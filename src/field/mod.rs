@@ -7,7 +7,8 @@
 //! which holes are worth reading over, `overload` whether there is more work than time, `memory` what is wanted
 //! again after a restart, `switches` what a person asks of a device, `pauses` which are left alone, `sunspec` where
 //! a device has its models (`models`: the lane's part of it). A `bus` has a `lane` for each of its connections, the
-//! loop that feeds them all; its `envoy` speaks for the devices behind it, `outcome` is what its requests lead to,
+//! loop that feeds them all, and `certificates` beside them where it speaks TLS; its
+//! `envoy` speaks for the devices behind it, `outcome` is what its requests lead to,
 //! `rounds` what it does every ten seconds, `refusals` what a device refuses, `adopt` how it goes on with other
 //! devices after a reload. Schedule, standing, backoff, spread, think, overload and the frames of Modbus are pure.
 //! Instruments that speak no Modbus have a bus of their own in `line`; `kind` chooses. `derived` works out what
@@ -21,6 +22,7 @@ mod adopt;
 pub mod backoff;
 pub mod bus;
 pub mod carrier;
+mod certificates;
 pub mod command;
 mod connection;
 pub mod derived;
@@ -50,6 +52,7 @@ pub mod think;
 
 pub use adopt::{Plans, can_follow};
 pub use bus::{Bus, BusHandle, Shared};
+pub use certificates::certificate_subject;
 pub use command::FieldCommand;
 pub use derived::DerivedTags;
 pub use kind::AnyBus;

@@ -80,6 +80,12 @@ pub struct BusStats {
     pub response: Histogram,
     /// How much of its time was taken during the last ten seconds, percent.
     pub load_percent: Gauge,
+    /// When the first of its certificates ends, seconds since 1970; 0: it has none, or nothing is known. Of several
+    /// connections the first knows.
+    pub certificate_ends: Gauge,
+    /// 1 while what keeps it from connecting is on this box: a port that another program has, a certificate that cannot be
+    /// used.
+    pub ours: Gauge,
     /// 1 while there is a connection (or an open port), else 0.
     pub connected: Gauge,
 }

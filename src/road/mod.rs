@@ -119,7 +119,13 @@ pub struct Files {
 impl Road {
     /// A road that puts its sockets into a directory of its own below `run_dir`; `now` dates certificates.
     pub fn new(to: Destination, now: Now, run_dir: PathBuf) -> Self {
-        Self { to, tls: tls::Configs::new(now), used: None, terms: reach::Terms::default(), run_dir }
+        Self {
+            to,
+            tls: tls::Configs::new(now, tls::Expired::Kept),
+            used: None,
+            terms: reach::Terms::default(),
+            run_dir,
+        }
     }
 
     /// The next [`Road::open`] leads there. The TLS sessions with the servers before are kept.

@@ -98,11 +98,21 @@ struct Made {
     edition: u64,
 }
 
+/// What is done with a certificate of ours that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// Nothing: every broker would refuse it.
+    Kept,
+    /// It is shown all the same, if there is no other: many a controller looks at no date, or knows none.
+    Shown,
+}
+
 /// Remembers the configuration of the last content.
 pub(super) struct Configs {
     now: Now,
     last: Option<Made>,
     ends: Option<Ends>,
+    expired: Expired,
     /// The files hold what they held when the last configuration was made.
     unchanged: bool,
 }
@@ -114,11 +124,13 @@ pub(super) struct Loaded {
     pub(super) edition: u64,
     /// Why the files as they are now cannot be used, so that this configuration is the last good one.
     pub(super) fault: Option<String>,
+    /// It is of the files as they are now, with a certificate that has ended; see [`Expired::Shown`].
+    pub(super) expired: bool,
 }
 
 impl Configs {
-    pub(super) fn new(now: Now) -> Self {
-        Self { now, last: None, ends: None, unchanged: false }
+    pub(super) fn new(now: Now, expired: Expired) -> Self {
+        Self { now, last: None, ends: None, expired, unchanged: false }
     }
 
     /// What of the files ends first, as they were last read.
@@ -133,20 +145,29 @@ impl Configs {
 
     /// The configuration for what the files hold now, or the last good one.
     pub(super) async fn load(&mut self, files: &TlsFiles, whom: &Whom) -> Result<Loaded, RoadError> {
-        match self.fresh(files, whom).await {
-            Ok(loaded) => Ok(loaded),
-            Err(error) => match &mut self.last {
-                Some(made) if check_not_expired(&self.now, files, &made.content).is_ok() => {
-                    renew(&self.now, files, made)?;
-                    let (config, edition) = (made.config_for(whom), made.edition);
-                    Ok(Loaded { config, edition, fault: Some(error.to_string()) })
-                }
-                _ => Err(error),
-            },
+        let error = match self.fresh(files, whom, Expired::Kept).await {
+            Ok(loaded) => return Ok(loaded),
+            Err(error) => error,
+        };
+        let holds = |made: &Made| check_not_expired(&self.now, files, &made.content).is_ok();
+        let holds = self.last.as_ref().is_some_and(holds);
+        if self.expired == Expired::Shown
+            && !holds
+            && let Ok(loaded) = self.fresh(files, whom, Expired::Shown).await
+        {
+            return Ok(Loaded { fault: Some(error.to_string()), expired: true, ..loaded });
+        }
+        match &mut self.last {
+            Some(made) if holds || self.expired == Expired::Shown => {
+                renew(&self.now, files, made)?;
+                let (config, edition) = (made.config_for(whom), made.edition);
+                Ok(Loaded { config, edition, fault: Some(error.to_string()), expired: false })
+            }
+            _ => Err(error),
         }
     }
 
-    async fn fresh(&mut self, files: &TlsFiles, whom: &Whom) -> Result<Loaded, RoadError> {
+    async fn fresh(&mut self, files: &TlsFiles, whom: &Whom, expired: Expired) -> Result<Loaded, RoadError> {
         self.unchanged = false;
         let ca = read(&files.ca_file, "ca_file").await?;
         let identity = match &files.identity {
@@ -157,7 +178,9 @@ impl Configs {
         let certificate = content.identity.as_ref().map(|(certificate, _)| certificate.as_slice());
         self.ends = expiry::first_end(files, &content.ca, certificate);
         self.unchanged = self.last.as_ref().is_some_and(|made| made.content == content);
-        check_not_expired(&self.now, files, &content)?;
+        if expired == Expired::Kept {
+            check_not_expired(&self.now, files, &content)?;
+        }
         let made = match self.last.take() {
             Some(mut made) if self.unchanged => {
                 let renewed = renew(&self.now, files, &mut made);
@@ -172,7 +195,7 @@ impl Configs {
                 self.last.insert(made?)
             }
         };
-        Ok(Loaded { config: made.config_for(whom), edition: made.edition, fault: None })
+        Ok(Loaded { config: made.config_for(whom), edition: made.edition, fault: None, expired: false })
     }
 }
 
@@ -243,7 +266,8 @@ fn build(
     Ok(Arc::new(config))
 }
 
-/// Our own certificate has ended: every broker would refuse it, so say it here, where a person reads it.
+/// Our own certificate has ended: every broker would refuse it, so say it here, where a person reads it. What may come of it
+/// elsewhere, see [`Expired::Shown`].
 fn check_not_expired(now: &Now, files: &TlsFiles, content: &Content) -> Result<(), RoadError> {
     let (Some((path, _)), Some((pem, _))) = (&files.identity, &content.identity) else { return Ok(()) };
     check_leaf(now, path, &certificates("certificate", path, pem)?)

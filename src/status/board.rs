@@ -101,6 +101,9 @@ pub struct Bus {
     pub endpoint: String,
     /// `connected`, or `down`.
     pub state: &'static str,
+    /// It is for somebody on this box to mend that it is down; [`Health`] says so.
+    #[serde(skip)]
+    pub ours: bool,
     /// How much of its time was taken lately, percent.
     pub load: u64,
     /// How long its devices take to answer.

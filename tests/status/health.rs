@@ -23,7 +23,7 @@ use crate::web::{Answer, ask, get, try_ask};
 const WITHOUT_FILES: Duration = Duration::from_secs(6);
 
 /// Asks until the answer is as it should be.
-async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
+pub async fn until_health(page: SocketAddr, what: &str, holds: impl Fn(&Answer) -> bool) -> Answer {
     let begun = std::time::Instant::now();
     loop {
         let answer = get(page, "/health", "").await;
@@ -58,6 +58,25 @@ async fn a_port_that_is_missing_is_a_reason_and_a_controller_that_is_away_is_a_n
     assert_eq!(ill["ok"], false);
     assert_eq!((&ill["reasons"][0]["part"], &ill["reasons"][0]["name"]), (&"bus".into(), &"rs485".into()));
     assert!(ill["reasons"][0]["text"].as_str().unwrap().contains("/nonexistent/tty"), "{ill}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_bus_whose_own_port_is_taken_is_a_reason_with_its_cause_and_a_modem_that_has_not_dialled_in_is_a_note() {
+    let port = own_port();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let text = config(([127, 0, 0, 1], port).into()).replace("endpoint = ", "listen = ");
+    let home = Home::new(&format!("{text}{}", tag("x", "holding:0", "uint16", "")));
+    let daemon = home.run();
+    let page = daemon.page().await;
+    let ill = until_health(page, "a port is taken", |answer| answer.status == 503).await.json();
+    assert_eq!((&ill["reasons"][0]["part"], &ill["reasons"][0]["name"]), (&"bus".into(), &"line".into()));
+    assert!(ill["reasons"][0]["text"].as_str().unwrap().contains("Address already in use"), "{ill}");
+    drop(taken);
+    let waits = |answer: &Answer| answer.body.contains("nobody has dialled in");
+    let well = until_health(page, "it listens", waits).await;
+    assert_eq!((well.status, &well.json()["notes"][0]["name"]), (200, &"line".into()), "{well:?}");
+    assert!(!well.body.contains("already in use"), "{well:?}");
     assert_eq!(daemon.stop().await, Some(0));
 }
 

@@ -9,6 +9,7 @@ mod patience;
 #[path = "../support/ports.rs"]
 mod ports;
 
+mod bus_certificates;
 mod certificates;
 mod health;
 mod login;

@@ -83,7 +83,17 @@ impl Authority {
 
     /// Files of a client certificate and its key.
     pub fn client(&self, name: &str, years: Years) -> (PathBuf, PathBuf) {
-        let mut params = params(Vec::new(), name, years);
+        self.put_client(name, params(Vec::new(), name, years))
+    }
+
+    /// The same of one that ends so long from now.
+    pub fn client_ending(&self, name: &str, from_now: Duration) -> (PathBuf, PathBuf) {
+        let mut params = params(Vec::new(), name, VALID);
+        params.not_after = date_time_ymd(1970, 1, 1) + UNIX_EPOCH.elapsed().unwrap() + from_now;
+        self.put_client(name, params)
+    }
+
+    fn put_client(&self, name: &str, mut params: CertificateParams) -> (PathBuf, PathBuf) {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let (certificate, key) = self.sign(&params);
         let paths = (self.home.path().join(format!("{name}.crt")), self.home.path().join(format!("{name}.key")));

@@ -32,6 +32,8 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
         overtaken,
         response,
         load_percent,
+        certificate_ends,
+        ours: _in_health,
         connected,
     } = stats;
     let labels = of("bus", name);
@@ -62,6 +64,10 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
     out.level("bus_load_ratio", help, &labels, real(load_percent.get()) / 100.0);
     let help = "1 while there is a connection, or an open port; of several connections, while all are there.";
     out.least("bus_connected", help, &labels, real(connected.get()));
+    if certificate_ends.get() > 0 {
+        let help = "When the first of its certificates ends.";
+        out.level("bus_certificate_end_timestamp_seconds", help, &labels, real(certificate_ends.get()));
+    }
 }
 
 /// One device.

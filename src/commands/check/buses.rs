@@ -1,12 +1,13 @@
 //! The buses of `ironbridge check`: what is read, how long it takes, and how much of the bus that is.
 //!
-//! Pure: a plan and its forecast become text or JSON.
+//! A plan and its forecast become text or JSON; of a bus with TLS the certificates are looked at.
 
 use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
 use super::figures::{counted, device_name, millis, write_rows};
+use super::files;
 use super::instruments;
 use super::page::Page;
 use crate::config;
@@ -46,6 +47,9 @@ pub fn write(out: &mut Page, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> 
     }
     for (_, device) in plan.devices_on(ix) {
         writeln!(out, "  device {}: unit {}, {}", device.name, device.unit_id, counted(device.tags.len(), "tag"))?;
+    }
+    for trouble in files::of_bus(bus) {
+        out.warn(trouble)?;
     }
     write_anyones_answers(out, plan, ix)?;
     if forecast.reads.is_empty() {

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::tcp;
+use super::{ours, tcp};
 use crate::config::plan::Network;
 use crate::model::lock::Hold as _;
 
@@ -57,7 +57,7 @@ impl Door {
     /// The newest caller; an error when nobody called for a while. Cancel-safe.
     pub(super) async fn open(&mut self) -> io::Result<Caller> {
         if self.hall().listener.is_none() {
-            let listener = TcpListener::bind(self.listen).await?;
+            let listener = TcpListener::bind(self.listen).await.map_err(ours)?;
             self.hall().listener = Some(listener);
         }
         let call = std::future::poll_fn(|cx| {

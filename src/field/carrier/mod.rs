@@ -4,6 +4,8 @@
 //! `ioctl` · `tap` tells a recording what passes. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
 //! error for this attempt only; the driver tries again.
 
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -11,9 +13,8 @@ use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 
-use crate::config::plan::{Carrier, PortPlan, TlsCarrier};
+use crate::config::plan::{Carrier, PortPlan};
 use crate::flow::clock::Clock;
-use crate::road::Now;
 use crate::road::handshake::Handshake;
 use listen::Door;
 
@@ -22,7 +23,7 @@ mod listen;
 mod serial;
 pub mod tap;
 mod tcp;
-mod tls;
+pub mod tls;
 mod udp;
 
 /// Anything bytes go through. A flush must not block the thread.
@@ -37,6 +38,33 @@ pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + 
 pub trait Opener: Send {
     /// Opens it. Cancel-safe: what was half open is closed.
     fn open(&mut self) -> Opening<'_>;
+
+    /// With which files, where it needs some.
+    fn handshake(&self) -> Option<Handshake> {
+        None
+    }
+}
+
+/// What keeps a carrier from opening is on this box: a port that another program has, a certificate that cannot be used.
+#[derive(Debug)]
+struct Ours(io::Error);
+
+impl fmt::Display for Ours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Ours {}
+
+/// Marks an error as one that [`is_ours`].
+fn ours(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Ours(error))
+}
+
+/// Has somebody on this box to mend what kept a carrier from opening? If not it may be whoever is at its other end.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Ours>)
 }
 
 /// The opener of a plan; `clock` dates certificates.
@@ -46,17 +74,14 @@ pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
         Carrier::Tcp { endpoint } => Box::new(Tcp(endpoint.clone())),
         Carrier::Udp { endpoint } => Box::new(Udp(endpoint.clone(), None)),
         Carrier::Listen { listen, allow } => Box::new(Door::new(*listen, allow.clone())),
-        Carrier::Tls(plan) => {
-            let clock = clock.clone();
-            Box::new(Tls(plan.clone(), Handshake::new(Now::new(move || clock.date_now()))))
-        }
+        Carrier::Tls(plan) => Box::new(Tls(plan.endpoint.clone(), tls::handshake(plan, clock))),
     }
 }
 
 struct Serial(PortPlan);
 struct Tcp(String);
 struct Udp(String, Option<udp::Last>);
-struct Tls(TlsCarrier, Handshake);
+struct Tls(String, Handshake);
 
 impl Opener for Serial {
     fn open(&mut self) -> Opening<'_> {
@@ -80,7 +105,11 @@ impl Opener for Udp {
 
 impl Opener for Tls {
     fn open(&mut self) -> Opening<'_> {
-        Box::pin(async { boxed(tls::connect(&self.0, &mut self.1).await?) })
+        Box::pin(async { boxed(tls::connect(&self.0, &self.1).await?) })
+    }
+
+    fn handshake(&self) -> Option<Handshake> {
+        Some(self.1.clone())
     }
 }
 
