@@ -19,7 +19,7 @@ use super::{Failed, duration};
 use crate::config::plan::Plan;
 use crate::config::{self, HostFacts, units};
 use crate::field::carrier::tap::Tapped;
-use crate::field::carrier::{self, Opener};
+use crate::field::carrier::{self, Opener, Who};
 use crate::field::line::LineBus;
 use crate::field::{AnyBus, Bus, BusHandle, BusStats, Pauses, Shared};
 use crate::flow::clock::Clock;
@@ -44,10 +44,10 @@ pub mod wires;
     ironbridge capture --show site.capture | less\n  \
     ironbridge capture --show site.capture --json | jq 'select(.result != \"answer\")'\n  \
     ironbridge replay site.capture\n\n\
-    A serial port has one master and many devices serve few connections: stop the gateway first\n\
-    (systemctl stop ironbridge). The file holds the devices, tags and register maps of the configuration, so that it can\n\
-    be replayed elsewhere, but nothing of its uplinks, users and certificates. A recording that was cut off (a power cut)\n\
-    is good up to its last tenth of a second.\n\
+    A serial port and a line behind a serial server have one master, and many devices serve few connections: stop the\n\
+    gateway first (systemctl stop ironbridge); in a container with a network of its own it is not seen. The file holds the\n\
+    devices, tags and register maps of the configuration, so that it can be replayed elsewhere, but nothing of its uplinks,\n\
+    users and certificates. A recording that was cut off (a power cut) is good up to its last tenth of a second.\n\
     Exit codes: 0 recorded · 64 usage · 75 nobody could be asked, or the file cannot be written · 78 configuration")]
 pub struct Args {
     /// The configuration whose devices are asked
@@ -285,7 +285,7 @@ fn tapped(plan: &Arc<Plan>, bus: BusIx, hub: &Hub, tap: (&Recorder, u32), shared
     let of = &plan[bus];
     let openers = (0u32..).take(of.habits.max_connections.max(1).into()).map(|connection| {
         let (recorder, line) = tap;
-        let opener = carrier::opener(&of.link.carrier, &shared.clock);
+        let opener = carrier::opener_of(of, &shared.clock, Who::Tool);
         Box::new(Tapped::new(opener, recorder.tape(line, connection))) as Box<dyn Opener>
     });
     let mut openers: Vec<_> = openers.collect();

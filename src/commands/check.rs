@@ -69,7 +69,8 @@ pub struct Args {
     ///
     /// Finds devices that do not answer, registers that do not exist, values out of range, and values that make no sense,
     /// with the better reading where there is one: another word order, another type, a map that is one off, the other table.
-    /// Never writes. The gateway must not hold the same serial port meanwhile.
+    /// Never writes. The gateway must not hold the same serial port meanwhile, nor ask on the same line behind a
+    /// serial server (in a container with a network of its own it is not seen).
     #[arg(long)]
     pub live: bool,
     /// With --live: only this bus (may be repeated)

@@ -24,7 +24,8 @@ use crate::model::quality::Quality;
     ironbridge read tcp 192.168.0.10 40101 --style modicon\n  \
     ironbridge read tcp 192.168.0.11 'sunspec:101|102|103:14' --type int16\n  \
     ironbridge read --config plant.toml pump-1/pressure meter-1 --watch 1s\n\n\
-    A serial port has one master: while the gateway runs on it, look at its values over MQTT instead.\n\
+    A serial port has one master, and so has a line behind a serial server: while the gateway runs on it, look at its\n\
+    values over MQTT instead. (In a container with a network of its own it is not seen; stop it first.)\n\
     Exit codes: 0 all values are there · 1 some are not · 64 usage · 75 nobody there · 78 configuration")]
 pub struct Args {
     /// tcp HOST or HOST:PORT ADDRESS…, serial PORT ADDRESS…, or with --config: tags and devices

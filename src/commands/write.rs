@@ -30,6 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
     ironbridge write serial /dev/ttyUSB0 coil:3 on --unit 3 --yes\n  \
     ironbridge write --config plant.toml pump-1/speed_setpoint 42.5\n\n\
     With --config the value is in engineering units, and access and limits of the tag hold; there is no --force.\n\
+    A serial port has one master, and so has a line behind a serial server: while the gateway runs on it, write through it\n\
+    over MQTT instead. (In a container with a network of its own it is not seen; stop it first.)\n\
     Exit codes: 0 written and read back · 1 refused or failed · 64 usage · 75 nobody there · 78 configuration")]
 pub struct Args {
     /// tcp HOST or HOST:PORT ADDRESS VALUE, serial PORT ADDRESS VALUE, or with --config: TAG VALUE

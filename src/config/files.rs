@@ -171,7 +171,10 @@ pub fn is_hollow(text: &str) -> bool {
 }
 
 fn read_one(path: &Path, part: Part, (sources, findings): (&mut Sources, &Findings)) -> Option<Node> {
-    match text_of(path, sources) {
+    let is_file = part == Part::Main || sources.instead_of_disk().is_some() || !is_special(path);
+    let text =
+        if is_file { text_of(path, sources) } else { Err(Unread::wrong("is no file: nothing can be read there")) };
+    match text {
         Ok(text) if is_hollow(&text) => {
             let message =
                 "is empty: was a copy cut short, or is the disk full? One that is to do nothing has a comment in it";
@@ -190,6 +193,11 @@ fn read_one(path: &Path, part: Part, (sources, findings): (&mut Sources, &Findin
             None
         }
     }
+}
+
+/// A pipe is waited at for whoever writes into it, a device never ends. Only a person who names one may mean it.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
 /// Takes a TOML text in and parses it; all its syntax errors are reported.

@@ -12,7 +12,7 @@ use std::task::Poll;
 use tokio::sync::mpsc;
 
 use super::adopt::Plans;
-use super::carrier::{self, Opener};
+use super::carrier::{self, Opener, Who};
 use super::certificates::Certificates;
 use super::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use super::envoy::Site;
@@ -73,7 +73,7 @@ impl Bus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
         let of = &plan[bus];
-        let opener = || carrier::opener(&of.link.carrier, &shared.clock);
+        let opener = || carrier::opener_of(of, &shared.clock, Who::Gateway);
         let openers: Vec<_> = (0..of.habits.max_connections.max(1)).map(|_| opener()).collect();
         let (bus, handle) = Self::over_each(openers, plan, bus, hub, shared);
         (bus.precise(), handle)

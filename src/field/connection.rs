@@ -112,6 +112,7 @@ impl<T> Connection<T> {
         self.proven = true;
         self.last_answer = Instant::now();
         self.backoff.reset();
+        self.opener.answered();
     }
 
     /// Who speaks on it; `None`: it is closed.

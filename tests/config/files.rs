@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use ironbridge::config::plan::{Compression, Plan, Source, WriteFunction};
@@ -9,6 +11,7 @@ use ironbridge::config::{self, HostFacts, Loaded, Problem, Problems};
 use ironbridge::model::alarm::Level;
 use ironbridge::model::registers::{BitField, Encoding, TextForm};
 use ironbridge::model::tag::{DataType, TagIx};
+use rustix::fs::{CWD, FileType, mknodat};
 use tempfile::TempDir;
 
 const BUS: &str = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nendpoint = \"plc\"\n";
@@ -98,6 +101,18 @@ fn fragments_are_appended_in_the_order_of_their_names() {
     let files: Vec<_> = etc.load().expect("still right").files;
     let expected = ["ironbridge.toml", "ironbridge.d/10-a.toml", "ironbridge.d/20-b.toml"].map(|name| etc.path(name));
     assert_eq!(files, expected);
+}
+
+#[test]
+fn a_fragment_that_is_no_file_is_told_and_nobody_waits_for_it() {
+    let etc = Etc::with(&[("ironbridge.toml", BUS), ("ironbridge.d/a.toml", DEVICE)]);
+    let path = etc.path("ironbridge.d/x.toml");
+    mknodat(CWD, &path, FileType::Fifo, 0o600.into(), 0).expect("a named pipe");
+    let (told, problems) = mpsc::channel();
+    thread::spawn(move || told.send(etc.problems()));
+    let problems = problems.recv_timeout(Duration::from_secs(20)).expect("nobody writes into the pipe");
+    let [problem] = problems.iter().as_slice() else { panic!("{problems}") };
+    assert!(problem.message.contains("is no file") && problem.file == path, "{problem}");
 }
 
 #[test]

@@ -257,6 +257,18 @@ fn every_type_of_bus_is_a_framing_on_a_carrier() {
 }
 
 #[test]
+fn several_buses_may_have_an_endpoint_where_none_can_take_the_answers_of_another() {
+    let pairs = [
+        ("modbus-tcp", "endpoint = \"plc\""), // each answer has the number of its question
+        ("line", "endpoint = \"moxa\"\nmode = \"listen\"\nframe_end = \"\\r\""), // nobody asks
+    ];
+    for (kind, keys) in pairs {
+        let bus = |name: &str| format!("[[bus]]\nname = \"{name}\"\ntype = \"{kind}\"\n{keys}\n");
+        assert_eq!(plan(&format!("{}{}", bus("a"), bus("b"))).buses.len(), 2);
+    }
+}
+
+#[test]
 fn a_bus_is_dialled_from_allowed_addresses_only() {
     let text = "[[bus]]\nname = \"b\"\ntype = \"modbus-tcp\"\nlisten = \"[::]:5020\"\n\
                 allow = [\"10.0.0.0/8\", \"192.168.7.20\", \"fd00::/8\", \"172.16.0.0/12\"]\n";

@@ -289,6 +289,20 @@ fn a_bus_that_listens_and_one_with_tls_say_what_is_wrong() {
 }
 
 #[test]
+fn a_line_behind_a_serial_server_belongs_to_one_bus() {
+    let bus = |name: &str, kind: &str, rest: &str| format!("[[bus]]\nname = \"{name}\"\ntype = \"{kind}\"\n{rest}\n");
+    let first = bus("a", "modbus-rtu-over-tcp", "endpoint = \"Moxa.plant:4001\"");
+    let refused = |kind: &str, endpoint: &str, rest: &str| {
+        let second = bus("b", kind, &format!("endpoint = «\"{endpoint}\"\n{rest}"));
+        assert_refused(&first, &[(&second, "bus[1].endpoint", "another bus asks on this line already")]);
+    };
+    refused("modbus-rtu-over-tcp", "Moxa.plant:4001", "response_timeout = \"2s\"");
+    refused("modbus-ascii-over-tcp", "moxa.PLANT:4001", "");
+    refused("modbus-rtu-over-udp", "moxa.plant:4001", "");
+    refused("line", "moxa.plant", "frame_end = \"\\r\""); // 4001 is its standard port
+}
+
+#[test]
 fn all_syntax_errors_have_their_place() {
     assert_refused(
         "",

@@ -325,12 +325,12 @@ async fn what_was_wrong_with_a_bridge_or_a_listener_is_over_when_a_reload_takes_
     assert_eq!(daemon.stop().await, Some(0));
 }
 
-/// A fragment that is a pipe: whoever reads the configuration waits until this end is opened, and until it is dropped.
+/// A register map that is a pipe: whoever reads the configuration waits until this end is opened, and until it is dropped.
 async fn held(pipe: &Path) -> File {
     let (pipe, (opened, file)) = (pipe.to_owned(), tokio::sync::oneshot::channel());
     std::thread::spawn(move || {
         let mut pipe = File::options().write(true).open(pipe).unwrap();
-        pipe.write_all(b"# an empty one is no configuration\n").unwrap();
+        pipe.write_all(b"name,address,type\nx,holding:1,uint16\n").unwrap();
         opened.send(pipe)
     });
     tokio::time::timeout(PATIENCE, file).await.expect("somebody reads it").unwrap()
@@ -338,14 +338,16 @@ async fn held(pipe: &Path) -> File {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_by_command_reads_the_file_when_the_one_by_signal_is_through() {
+    const CHANGED: &str = "name=\"d\" how=\"changed\"";
     let plc = Plc::start().await;
     let text =
         |scale: u32| head(0) + &bus("b", plc.line.address()) + &device("d", "b", &tag(&format!("scale = {scale}.0")));
     let home = Home::new(&text(1));
     let daemon = home.run();
     daemon.mqtt().await;
-    let pipe = home.path("ironbridge.d/pipe.toml");
+    let (pipe, fragment) = (home.path("pipe.csv"), home.path("ironbridge.d/slow.toml"));
     std::fs::create_dir(home.path("ironbridge.d")).unwrap();
+    std::fs::write(&fragment, device("slow", "b", "profile = \"../pipe.csv\"\n")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     home.configure(&text(2));
     daemon.signal(Signal::HUP);
@@ -358,11 +360,11 @@ async fn a_reload_by_command_reads_the_file_when_the_one_by_signal_is_through() 
     tokio::time::sleep(Duration::from_secs(1)).await; // time enough to begin, if it would
     assert_eq!(daemon.times_said("INFO reloading"), 1, "side by side");
     drop(first);
-    until("the older text is in force", || daemon.times_said("configuration changed") == 1).await;
+    until("the older text is in force", || daemon.times_said(CHANGED) == 1).await;
     drop(held(&pipe).await); // the newer one is read now
-    until("the newer one, too", || daemon.times_said("configuration changed") == 2).await;
+    until("the newer one, too", || daemon.times_said(CHANGED) == 2).await;
     assert!(command.wait().unwrap().success());
-    std::fs::remove_file(&pipe).unwrap();
+    std::fs::remove_file(&fragment).unwrap();
     let mut check = home.command(&["check", "--config", "ironbridge.toml", "--against-running"]);
     let told = check.stdout(std::process::Stdio::piped()).output().unwrap().stdout;
     assert!(!String::from_utf8(told).unwrap().contains("device d changed"));

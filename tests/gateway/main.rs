@@ -28,6 +28,7 @@ mod doors;
 mod exchange;
 mod lines;
 mod local;
+mod lone;
 mod reload;
 mod revised;
 mod sparkplug;

@@ -223,7 +223,7 @@ fn every_fault_that_was_recorded_is_played_and_recorded_again() {
         // Who answers in the end is waited for, however slow the machine is; most faults are known only when the time is over.
         let patience = if *result == "answer" { "10s" } else { "500ms" };
         let part = format!(
-            "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.1:502\"\nresponse_timeout = \"{patience}\"\n\
+            "[[bus]]\nname = \"b{ix}\"\ntype = \"{kind}\"\nendpoint = \"192.0.2.{ix}:502\"\nresponse_timeout = \"{patience}\"\n\
              [[device]]\nname = \"d{ix}\"\nbus = \"b{ix}\"\nunit_id = {unit}\n[[device.tag]]\nname = \"v\"\n\
              address = \"holding:0\"\ntype = \"uint64\"\npoll = \"100ms\"\n",
             unit = ix + 1

@@ -13,7 +13,7 @@ use crate::commands::Failed;
 use crate::commands::decode::readings;
 use crate::config::plan::TagPlan;
 use crate::field::BusStats;
-use crate::field::carrier;
+use crate::field::carrier::{self, Who};
 use crate::field::driver::Driver;
 use crate::field::modbus::decode::{Cut, Piece};
 use crate::field::modbus::session::{Reading, Trouble};
@@ -77,7 +77,7 @@ impl Wires {
     pub async fn driver(&mut self, target: &Target, wanted: &Wanted) -> Result<&mut Driver, Failed> {
         let bus = target.bus(wanted);
         let driver = self.drivers.entry(wanted.bus.0).or_insert_with(|| {
-            let opener = carrier::opener(&bus.link.carrier, &self.clock);
+            let opener = carrier::opener_of(bus, &self.clock, Who::Tool);
             Driver::new(opener, Timing::new(bus), target.paces(wanted.bus), Arc::clone(&self.stats))
         });
         if !driver.is_open() {

@@ -80,6 +80,7 @@ pub fn not_open(link: &BusLink, error: &io::Error) -> String {
     let serial = link.line().is_some();
     let cure = match error.kind() {
         _ if serial && is_taken(error) => PORT_TAKEN,
+        io::ErrorKind::ResourceBusy if !link.framing.is_numbered() => LINE_TAKEN,
         io::ErrorKind::PermissionDenied if serial && !error.to_string().contains("console") => {
             "; you may have to be in the group dialout, or root"
         }
@@ -102,10 +103,13 @@ fn is_taken(error: &io::Error) -> bool {
 const PORT_TAKEN: &str = "; another program has this port, maybe the gateway itself: a serial line has one master. Stop it first \
                           (systemctl stop ironbridge), or look at its values over MQTT";
 
+const LINE_TAKEN: &str = ", maybe the gateway itself; answers on such a line do not say to whom, so it has one master. Stop it first \
+                          (systemctl stop ironbridge), or read and write through it over MQTT";
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{Parity, SerialPlan};
+    use crate::config::plan::{Framing, Parity, SerialPlan};
     use crate::model::tag::Table;
 
     const HERE: Address = Address { table: Table::Holding, start: 100, bit: None };
@@ -125,6 +129,8 @@ mod tests {
         assert!(not_open(&rtu, &busy).contains("one master"));
         let locked = io::Error::new(io::ErrorKind::NotFound, "Unable to acquire exclusive lock on serial port");
         assert!(not_open(&rtu, &locked).contains("one master"));
+        let behind = BusLink { framing: Framing::Rtu, ..BusLink::tcp("moxa:4001") };
+        assert!(not_open(&behind, &busy).contains("so it has one master"));
         assert!(not_open(&BusLink::tcp("plc:502"), &io::ErrorKind::ConnectionRefused.into()).contains("port 502"));
     }
 }

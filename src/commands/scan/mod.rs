@@ -109,7 +109,8 @@ struct SerialArgs {
     ironbridge scan tcp 192.168.0.10\n  \
     ironbridge scan tcp gateway.plant:1502 --units 1-32\n  \
     ironbridge scan tcp 192.168.0.20:4001 --rtu-over-tcp\n\n\
-    Nothing is ever written to a device.\n\
+    Nothing is ever written to a device. A line behind a serial server (--rtu-over-tcp) has one master: stop the gateway that\n\
+    runs on it first; in a container with a network of its own it is not seen.\n\
     A device with an address of its own mostly answers to unit id 1, 255 or 0, often to all of them.\n\
     Exit codes: 0 something was found · 1 nothing · 64 usage · 75 no connection")]
 struct NetworkArgs {

@@ -64,7 +64,7 @@ impl Job {
 /// Scans. What was found is in the survey at any moment; an error: nobody is there at all.
 pub async fn scan(job: &Job, clock: &Clock, survey: &mut Survey, progress: &Progress) -> Result<(), Failed> {
     progress.expect(job.worst());
-    let mut prober = Prober::new(job.bus.clone(), clock.clone());
+    let mut prober = Prober::new(job.bus.clone(), clock);
     prober.open().await.map_err(|error| Failed::TryAgain(explain::not_open(&job.bus.link, &error)))?;
     progress.announce(&job.announcement());
     survey.tallies.push(Tally::default());

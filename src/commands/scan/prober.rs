@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::plan::{BusPlan, Framing};
 use crate::field::BusStats;
-use crate::field::carrier;
+use crate::field::carrier::{self, Opener, Who};
 use crate::field::modbus::session::{Reading, Session, Trouble};
 use crate::field::modbus::timing::Timing;
 use crate::field::stats::Noise;
@@ -59,15 +59,16 @@ pub struct Heard {
 /// One bus, asked by nobody else.
 pub struct Prober {
     bus: BusPlan,
-    clock: Clock,
+    opener: Box<dyn Opener>,
     session: Option<Session>,
     stats: Arc<BusStats>,
 }
 
 impl Prober {
     /// Not yet open.
-    pub fn new(bus: BusPlan, clock: Clock) -> Self {
-        Self { bus, clock, session: None, stats: Arc::default() }
+    pub fn new(bus: BusPlan, clock: &Clock) -> Self {
+        let opener = carrier::opener_of(&bus, clock, Who::Tool);
+        Self { bus, opener, session: None, stats: Arc::default() }
     }
 
     /// How it is reached, and with which patience.
@@ -84,7 +85,7 @@ impl Prober {
     /// Opens it, if it is closed.
     pub async fn open(&mut self) -> io::Result<()> {
         if self.session.is_none() {
-            let wire = carrier::opener(&self.bus.link.carrier, &self.clock).open().await?;
+            let wire = self.opener.open().await?;
             self.session = Some(Session::new(wire, Timing::new(&self.bus), Arc::clone(&self.stats)));
         }
         Ok(())

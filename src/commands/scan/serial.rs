@@ -142,7 +142,7 @@ async fn at(
     survey: &mut Survey,
     progress: &Progress,
 ) -> Result<Ended, Failed> {
-    let mut prober = Prober::new(bus.clone(), clock.clone());
+    let mut prober = Prober::new(bus.clone(), clock);
     if let Err(error) = prober.open().await {
         return match error.kind() {
             _ if survey.tallies.is_empty() && !is_refused_setting(&error) => Err(not_open(bus, &error)),

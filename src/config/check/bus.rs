@@ -128,11 +128,12 @@ impl<'a> Buses<'a> {
     }
 }
 
-/// What only one bus may have: a serial port, a port to listen on.
+/// What only one bus may have: a serial port, a port to listen on, a line behind a serial server.
 #[derive(Debug, Default)]
 struct Taken {
     ports: HashMap<PathBuf, At>,
     doors: HashMap<SocketAddr, At>,
+    lines: HashMap<String, At>,
 }
 
 /// `[[bus]]`
@@ -194,14 +195,22 @@ fn link(section: &Section<'_, '_>, kind: Kind, taken: &mut Taken) -> Option<BusL
     let carrier = match kind.way {
         Way::Serial => port::serial(section, kind.framing, &mut taken.ports).map(Carrier::Serial),
         Way::Tcp if section.get("listen").is_some() => reach::door(section, &mut taken.doors),
-        Way::Tcp if kind.framing == Framing::Line => {
-            reach::endpoint(section, reach::SERIAL_SERVER_PORT).map(|endpoint| Carrier::Tcp { endpoint })
-        }
-        Way::Tcp => reach::endpoint(section, reach::MODBUS_PORT).map(|endpoint| Carrier::Tcp { endpoint }),
-        Way::Udp => reach::endpoint(section, reach::MODBUS_PORT).map(|endpoint| Carrier::Udp { endpoint }),
+        Way::Tcp => endpoint(section, kind, taken).map(|endpoint| Carrier::Tcp { endpoint }),
+        Way::Udp => endpoint(section, kind, taken).map(|endpoint| Carrier::Udp { endpoint }),
         Way::Tls => reach::tls(section).map(Carrier::Tls),
     };
     Some(BusLink { echo, ..BusLink::new(kind.framing, carrier?) })
+}
+
+/// Where it is. A line behind it belongs to one bus, unless that only listens.
+fn endpoint(section: &Section<'_, '_>, kind: Kind, taken: &mut Taken) -> Option<String> {
+    let is_line = kind.framing == Framing::Line;
+    let port = if is_line { reach::SERIAL_SERVER_PORT } else { reach::MODBUS_PORT };
+    let endpoint = reach::endpoint(section, port)?;
+    if !(kind.framing.is_numbered() || is_line && line::listens(section)) {
+        reach::line(section, &endpoint, &mut taken.lines);
+    }
+    Some(endpoint)
 }
 
 /// `echo = "auto"`, `true` or `false`

@@ -78,6 +78,11 @@ const PATTERNS_MAX: usize = 32;
 /// How bytes are written.
 pub const BYTES_FORM: &str = "text such as \"\\r\\n\", or \"hex:02 0D\"";
 
+/// Is nobody asked on this bus?
+pub fn listens(section: &Section<'_, '_>) -> bool {
+    matches!(section.get("mode").map(|node| &node.value), Some(Value::Text(mode)) if mode == "listen")
+}
+
 /// The frames of a bus; problems are reported.
 pub fn frames(section: &Section<'_, '_>) -> Option<LinePlan> {
     refuse(section, &NOT_OF_BUS, "belongs to Modbus; a bus of type line has no such key");

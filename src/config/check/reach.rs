@@ -31,6 +31,17 @@ pub fn endpoint(section: &Section<'_, '_>, standard_port: u16) -> Option<String>
     }
 }
 
+/// The line behind an endpoint, where answers have no numbers; each belongs to one bus.
+pub fn line(section: &Section<'_, '_>, endpoint: &str, lines: &mut HashMap<String, At>) {
+    let Some(node) = section.get("endpoint") else { return };
+    if let Some(first) = lines.insert(endpoint.to_lowercase(), node.at) {
+        let message = "another bus asks on this line already; a serial server may pass every answer on to both, and nothing \
+                       in it tells whose it is. Devices on one line belong to one bus, with the response_timeout of the \
+                       slowest";
+        section.report(section.wrong("endpoint", node.at, message).also(first));
+    }
+}
+
 /// Host (without brackets) and port of `host`, `host:port`, `[v6]` and `[v6]:port`.
 pub fn split_host(text: &str, standard_port: u16) -> Result<(&str, u16), &'static str> {
     if text.contains("://") {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::habits::Habits;
-use super::line::LinePlan;
+use super::line::{LineMode, LinePlan};
 
 /// `[[bus]]`
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,18 @@ impl BusPlan {
             response_timeout: Duration::from_secs(1),
             habits: Habits::default(),
             line: None,
+        }
+    }
+
+    /// The endpoint of a line on which this bus asks and answers have no number: whoever else asks there would be given the
+    /// answers to this one, and this one theirs. A serial port has a lock for that.
+    pub fn lone_line(&self) -> Option<&str> {
+        let listens = self.line.as_ref().is_some_and(|line| line.mode == LineMode::Listen);
+        match &self.link.carrier {
+            Carrier::Tcp { endpoint } | Carrier::Udp { endpoint } if !(self.link.framing.is_numbered() || listens) => {
+                Some(endpoint)
+            }
+            _ => None,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What carries a bus: opening a connection or a port, with the settings that the crates leave out.
 //!
 //! `tcp` and `udp` connect · `tls` shakes hands · `listen` waits for a call · `serial` opens a port, with two settings of
-//! `ioctl` · `tap` tells a recording what passes. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an
-//! error for this attempt only; the driver tries again.
+//! `ioctl` · `lone` keeps two of our programs from asking on one line behind a serial server · `tap` tells a recording what
+//! passes. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an error for this attempt only; the
+//! driver tries again.
 
 use std::error::Error;
 use std::fmt;
@@ -13,13 +14,16 @@ use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 
-use crate::config::plan::{Carrier, PortPlan};
+use crate::config::plan::{BusPlan, Carrier, PortPlan};
 use crate::flow::clock::Clock;
 use crate::road::handshake::Handshake;
 use listen::Door;
+use lone::Lone;
+pub use lone::Who;
 
 mod ioctl;
 mod listen;
+mod lone;
 mod serial;
 pub mod tap;
 mod tcp;
@@ -38,6 +42,9 @@ pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + 
 pub trait Opener: Send {
     /// Opens it. Cancel-safe: what was half open is closed.
     fn open(&mut self) -> Opening<'_>;
+
+    /// Somebody has answered: a moment to get what opening could not.
+    fn answered(&mut self) {}
 
     /// With which files, where it needs some.
     fn handshake(&self) -> Option<Handshake> {
@@ -67,7 +74,16 @@ pub(super) fn is_ours(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Ours>)
 }
 
-/// The opener of a plan; `clock` dates certificates.
+/// The opener of a bus. Where two that ask would hear each other's answers, it keeps others of ours away.
+pub fn opener_of(bus: &BusPlan, clock: &Clock, who: Who) -> Box<dyn Opener> {
+    let opener = opener(&bus.link.carrier, clock);
+    match bus.lone_line() {
+        Some(endpoint) => Box::new(Lone::new(opener, endpoint, who)),
+        None => opener,
+    }
+}
+
+/// The opener of a carrier, whatever is spoken on it; `clock` dates certificates.
 pub fn opener(carrier: &Carrier, clock: &Clock) -> Box<dyn Opener> {
     match carrier {
         Carrier::Serial(port) => Box::new(Serial(port.clone())),

@@ -18,7 +18,7 @@ use crate::config::lines::Reader;
 use crate::config::plan::{DevicePlan, LineMode, Plan};
 use crate::field::adopt::Plans;
 use crate::field::bus::{BusHandle, Shared, refuse_stopping};
-use crate::field::carrier::{self, Opener};
+use crate::field::carrier::{self, Opener, Who};
 use crate::field::command::{COMMANDS_WAITING_MAX, FieldCommand};
 use crate::field::devices::Seat;
 use crate::field::envoy::{Envoy, ROUND, Site};
@@ -78,7 +78,7 @@ fn speakers(plan: &Plan, bus: BusIx, now: Instant) -> (Vec<DeviceIx>, Vec<Partne
 impl LineBus {
     /// A bus of the plan, not yet connected. `bus` must be one of the plan's, of type `line`.
     pub fn new(plan: Arc<Plan>, bus: BusIx, hub: &Hub, shared: Shared) -> (Self, BusHandle) {
-        let opener = carrier::opener(&plan[bus].link.carrier, &shared.clock);
+        let opener = carrier::opener_of(&plan[bus], &shared.clock, Who::Gateway);
         Self::over(opener, plan, bus, hub, shared)
     }
 

@@ -13,7 +13,7 @@ use super::seen::{Got, Harvest, Miss, View};
 use crate::config::blocks::Block;
 use crate::config::plan::{BusPlan, DevicePlan, Plan};
 use crate::field::BusStats;
-use crate::field::carrier;
+use crate::field::carrier::{self, Who};
 use crate::field::driver::{Driver, Pace};
 use crate::field::modbus::bisect;
 use crate::field::modbus::decode::{Cut, Piece};
@@ -50,7 +50,7 @@ impl<'a> Asker<'a> {
         let bus: &BusPlan = &plan[ix];
         let stats = Arc::<BusStats>::default();
         let paces = Pace::of_units(plan.devices_on(ix).map(|(_, device)| device));
-        let opener = carrier::opener(&bus.link.carrier, clock);
+        let opener = carrier::opener_of(bus, clock, Who::Tool);
         let driver = Driver::new(opener, Timing::new(bus), paces, Arc::clone(&stats));
         Self { plan: Arc::clone(plan), driver, progress, stats, took: Vec::new() }
     }

@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::seen::{Got, Harvest, Miss, View};
 use super::survey::{BusSurvey, DeviceSurvey, tags_of};
 use crate::config::plan::{LineMode, Plan};
-use crate::field::carrier;
+use crate::field::carrier::{self, Who};
 use crate::field::line::LineBus;
 use crate::field::{BusStats, Pauses, Shared};
 use crate::flow::clock::Clock;
@@ -31,7 +31,8 @@ pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock
     let of = &plan[ix];
     let wanted: BTreeSet<usize> = chosen.iter().flat_map(|device| tags_of(&plan, *device)).collect();
     progress.at(format!("{}: waiting for a frame of each device", of.name));
-    let opened = carrier::opener(&of.link.carrier, &clock).open().await; // closed again at once: the driver opens its own
+    let mut opener = carrier::opener_of(of, &clock, Who::Tool);
+    let opened = opener.open().await; // closed again at once: the driver opens its own
     if let Err(error) = opened {
         progress.skip(chosen.len());
         return BusSurvey { bus: ix, not_open: Some(error), devices: Vec::new() };
@@ -41,7 +42,7 @@ pub async fn bus(plan: Arc<Plan>, ix: BusIx, chosen: Vec<DeviceIx>, clock: Clock
     let drained = tokio::spawn(drain(end));
     let stop = Stop::new();
     let shared = Shared { clock: clock.clone(), stop: stop.clone(), pauses: Pauses::default() };
-    let (bus, handle) = LineBus::new(Arc::clone(&plan), ix, &hub, shared);
+    let (bus, handle) = LineBus::over(opener, Arc::clone(&plan), ix, &hub, shared);
     drop(hub); // so that the drain ends with the bus
     let running = tokio::spawn(bus.run());
     let deadline = Instant::now() + patience(&plan, ix, chosen.len());
