@@ -133,8 +133,11 @@ impl Router {
 
     async fn take(self: &Arc<Self>, submitted: Submitted, open: &mut JoinSet<()>, stop: &Stop) {
         let Submitted { request, admitted } = submitted;
-        let at_unix_ms =
-            Some(self.clock.wall(request.at)).filter(|w| w.certainty == Certainty::Fixed).map(|w| w.unix_ms);
+        let began_ms = self.clock.began_ms();
+        let at_unix_ms = began_ms.map(|began| began + request.at.micros / 1000);
+        if let Some(began) = began_ms {
+            self.journal.reckon(began).await;
+        }
         // First of all: what was done must not be called refused because it is asked for again, late or in a crowd.
         match self.recall(&request, at_unix_ms).await {
             Recalled::Unknown => {}

@@ -350,8 +350,8 @@ fn start_sources(
     let (mut sources, stop, means) = (JoinSet::new(), &base.stop, &house.means);
     let crew = means.crew(stop);
     let journal = CommandJournal::open(&base.plan.gateway.data_dir.join("commands.db"));
-    let asked = journal.clone();
-    let asking = watchdog::ask(async move || asked.answers().await, stop.clone());
+    let (asked, clock) = (journal.clone(), base.clock.clone());
+    let asking = watchdog::ask(async move || asked.answers(clock.began_ms()).await, stop.clone());
     sources.spawn(crew.run("journal", asking));
     let telling = journalling::tell(journal.trouble(), means.notices.clone(), stop.clone());
     sources.spawn(crew.keep("journal", "", telling));

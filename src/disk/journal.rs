@@ -10,7 +10,9 @@
 //! entry  id, key (NULL: none, or dismissed), tag, payload, origin, at (ms since 1970; NULL: clock not known), result (NULL: not ended)
 //! ```
 //! What ended without a clock, or by one that was ahead, counts as of the moment when the time is known (again): it is
-//! remembered for a day from then on, not for ever.
+//! remembered for a day from then on, not for ever. A clock that is put forward makes nothing older, as far as this process
+//! saw it ([`CommandJournal::reckon`]): what was entered before is entered anew, so much later. What it was put by while no
+//! process ran is time that went by.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -29,6 +31,8 @@ mod entries;
 
 /// How long a key is remembered.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
+/// A clock that was put forward by less, all in all, is followed.
+const SLACK_MS: i64 = 60_000;
 /// Entries kept; the oldest go first.
 pub const ENTRIES_MAX: i64 = 100_000;
 /// Bytes of the file that entries fill; the oldest go first.
@@ -106,11 +110,12 @@ pub enum JournalError {
 }
 
 enum Request {
+    Reckon(i64),
     Recall(String, Option<i64>, oneshot::Sender<Result<Recalled, Fault>>),
     Begin(Entry, oneshot::Sender<Result<Begun, Fault>>),
     Close(EntryId, Vec<u8>, Key, oneshot::Sender<Result<(), Fault>>),
     Unfinished(oneshot::Sender<Vec<UnfinishedEntry>>),
-    Answer(oneshot::Sender<()>), // a sign of life
+    Answer(Option<i64>, oneshot::Sender<()>), // a sign of life
 }
 
 /// The journal; cheap to clone. Its thread ends with the last clone.
@@ -136,6 +141,12 @@ impl CommandJournal {
     /// Why commands are refused, as long as they are. Its other end goes with the thread.
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.trouble.clone()
+    }
+
+    /// By what clock the times of [`Self::recall`] and [`Self::begin`] are from now on: UTC when this boot began, ms since 1970.
+    /// When that is later than it was, the clock was put forward.
+    pub async fn reckon(&self, began_ms: i64) {
+        let _ = self.requests.send(Request::Reckon(began_ms)).await; // who asks next is told
     }
 
     /// Looks a key up, as of `now` (ms since 1970, if the wall clock is known).
@@ -170,10 +181,11 @@ impl CommandJournal {
     }
 
     /// Resolves when the thread has come to it, or is gone: it is not stuck. While something fails it is tried again for
-    /// that, otherwise no disk is touched. Cancel-safe.
-    pub async fn answers(&self) {
+    /// that, otherwise no disk is touched. The first time that is told here counts as [`Self::reckon`] does, before there is a
+    /// command. Cancel-safe.
+    pub async fn answers(&self, began_ms: Option<i64>) {
         let (answer, answered) = oneshot::channel();
-        let _ = self.requests.send(Request::Answer(answer)).await.is_ok() && answered.await.is_ok();
+        let _ = self.requests.send(Request::Answer(began_ms, answer)).await.is_ok() && answered.await.is_ok();
     }
 
     /// What an earlier run began and did not close, oldest first. Ask once, at start.
@@ -193,17 +205,20 @@ struct Journal {
     certain: i64,
     unfinished: Vec<UnfinishedEntry>,
     patience: Patience,
+    /// When this boot began by the clock of the entries' times, and by that of now, ms since 1970.
+    began_ms: Option<(i64, i64)>,
     /// What failed, if nothing was written since.
     trouble: watch::Sender<Option<String>>,
 }
 
 fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>, trouble: watch::Sender<Option<String>>) {
     let (certain, unfinished, patience) = (i64::MAX, Vec::new(), Patience::default());
-    let mut journal = Journal { path, connection: None, certain, unfinished, patience, trouble };
+    let mut journal = Journal { path, connection: None, certain, unfinished, patience, began_ms: None, trouble };
     let _ = journal.attempt(Journal::probe); // it has been told
     while let Some(request) = inbox.blocking_recv() {
         // The asker may be gone: what was written stays written.
         match request {
+            Request::Reckon(now) => journal.began_ms = Some((journal.began_ms.map_or(now, |(before, _)| before), now)),
             Request::Recall(key, now, answer) => {
                 drop(answer.send(journal.attempt(|journal| recall(journal.dated(now)?, &key, now))));
             }
@@ -212,7 +227,8 @@ fn run(path: PathBuf, mut inbox: mpsc::Receiver<Request>, trouble: watch::Sender
                 drop(answer.send(journal.attempt(|journal| journal.end(id, &result, key))));
             }
             Request::Unfinished(answer) => drop(answer.send(std::mem::take(&mut journal.unfinished))),
-            Request::Answer(answer) => {
+            Request::Answer(began_ms, answer) => {
+                journal.began_ms = journal.began_ms.or(began_ms.map(|began| (began, began)));
                 if journal.trouble.borrow().is_some() {
                     let _ = journal.attempt(Journal::probe); // a command may not come for weeks
                 }
@@ -288,6 +304,14 @@ impl Journal {
     /// The connection, once what has ended has a time that was: the age of an entry without one, or with one to come, never
     /// begins to count.
     fn dated(&mut self, now: Option<i64>) -> Result<&mut Connection, Fault> {
+        if let Some((before, began)) = self.began_ms
+            && !(0..=SLACK_MS).contains(&(began - before))
+        {
+            if began > before {
+                self.connection()?.execute("UPDATE entry SET at = at + ?1", [began - before])?;
+            }
+            self.began_ms = Some((began, began));
+        }
         let connection = self.connection()?;
         if let Some(now) = now {
             let sql = "UPDATE entry SET at = ?1 WHERE (at IS NULL OR at > ?1) AND result IS NOT NULL";

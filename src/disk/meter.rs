@@ -9,7 +9,8 @@
 //!         behind  ms since 1970 at which the wall clock was first seen before this period; NULL: it is not
 //! ```
 //!
-//! The newest row of an uplink, path and period is the one that counts; older ones are history, kept for
+//! The newest row of an uplink, path and period is the one that counts, and with it the one before where the clock comes back to
+//! that: each has only what was counted in its own time. Older ones are history, kept for
 //! [`DAYS_KEPT`] days and [`MONTHS_KEPT`] months. The table came after the first stores: it is made where it is missing, and a
 //! version that does not know it leaves it alone.
 

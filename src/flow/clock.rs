@@ -225,6 +225,12 @@ impl Clock {
         }
     }
 
+    /// UTC when this boot began, by the latest fix, ms since 1970: it changes when the clock is put, and only then.
+    pub fn began_ms(&self) -> Option<i64> {
+        let wall = self.wall(Stamp { boot: self.boot, micros: 0 });
+        wall.certainty.is_fixed().then_some(wall.unix_ms)
+    }
+
     /// UTC now.
     pub fn wall_now(&self) -> Wall {
         self.wall(self.now())

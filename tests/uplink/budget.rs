@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cloud::Cloud;
 use ironbridge::config::plan::{Overrun, Schedule, UplinkPlan};
+use ironbridge::flow::clock::Fix;
 use ironbridge::model::number::Class;
 use ironbridge::store::MeterRow;
 use ironbridge::uplink::{PathState, UplinkState};
@@ -179,6 +180,50 @@ async fn a_budget_is_never_exceeded_and_what_is_kept_for_live_values_and_alarms_
     plant.running.time.advance(Duration::from_secs(4 * 3600));
     cloud.until("the waiting alarms", |cloud| arrived(cloud, Class::Alarm) as u64 >= alarms + 10).await;
     assert_eq!(plant.told()[..2], ["budget_80 cleared", "budget_100 cleared"]);
+    plant.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_ahead_for_seconds_or_for_an_hour_spends_no_second_budget_and_spoils_no_day_to_come() {
+    let (cloud, home) = (Cloud::start().await, tempfile::tempdir().unwrap());
+    let toll = Toll::before(cloud.address).await;
+    let plan = UplinkPlan { budgets: vec![per_day(BUDGET)], overrun: Overrun::Stop, ..plan(toll.address) };
+    let plant = Plant::start(home.path(), plan, Duration::ZERO);
+    let (time, clock) = (&plant.running.time, &plant.running.clock);
+    let hour = Duration::from_secs(3600);
+    let put = |days: i64| {
+        let unix_ms = clock.wall_now().unix_ms + days * 24 * 3_600_000;
+        clock.learn(Fix { at: clock.now(), unix_ms });
+    };
+    let used = || plant.stats.budgets()[0].1;
+    // It goes ahead for seconds, and for an hour, and back each time.
+    let mut sent = 0;
+    for (days, lasts) in [(2, Duration::ZERO), (9, hour), (9, hour), (20, hour), (1, Duration::ZERO)] {
+        let before = used();
+        put(days);
+        for part in [Duration::ZERO, lasts] {
+            time.advance(part);
+            plant.running.emit(Class::Alarm, sent..sent + 25).await;
+            sent += 25;
+            let arrive = |cloud: &Cloud| arrived(cloud, Class::Alarm) as u64 >= sent;
+            cloud.until("what there is room for", arrive).await;
+        }
+        put(-days);
+        until("both sums", || used() > before).await;
+    }
+    // Seconds ahead once more, with more to send than is left.
+    plant.running.emit(Class::Alarm, sent..800).await;
+    put(2);
+    until("it is used up", || plant.stats.standing() == UplinkState::Paused).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await; // that nothing happens can only be waited for
+    put(-2);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!((arrived(&cloud, Class::Alarm) as u64) < 800);
+    assert!(toll.all_bytes() <= BUDGET && used() <= BUDGET, "{} of {BUDGET}, {}", toll.all_bytes(), used());
+    // Seven hours later, on the next day.
+    let before = arrived(&cloud, Class::Alarm);
+    time.advance(7 * hour);
+    cloud.until("some of the rest", |cloud| arrived(cloud, Class::Alarm) >= before + 50).await;
     plant.close().await;
 }
 

@@ -1,6 +1,8 @@
 //! The allowance of an uplink: its own purse and one for each of its paths. What may be sent now, what must stop, what the
 //! operator is told, what goes to disk. Pure: bytes, time and what waits come in as arguments.
 
+use std::time::Duration;
+
 use crate::config::plan::{Budget, Overrun, UplinkPlan};
 use crate::model::time::Wall;
 use crate::store::MeterRow;
@@ -48,11 +50,11 @@ impl Allowance {
         }
     }
 
-    /// Looks at the clock and the thresholds; what the operator is to be told.
-    pub(in crate::uplink) fn look(&mut self, wall: Wall) -> Vec<Crossing> {
+    /// Looks at the clock, which has gone for so long without being put, and the thresholds; what the operator is to be told.
+    pub(in crate::uplink) fn look(&mut self, wall: Wall, steady: Duration) -> Vec<Crossing> {
         let mut news = Vec::new();
         for purse in self.purses() {
-            news.extend(purse.turn(wall));
+            news.extend(purse.turn(wall, steady));
             news.extend(purse.crossings(wall));
         }
         news
@@ -141,7 +143,7 @@ mod tests {
         };
         let mut allowance = Allowance::new(&plan);
         allowance.adopt(&[]);
-        assert!(allowance.look(NOW).is_empty());
+        assert!(allowance.look(NOW, Duration::ZERO).is_empty());
         allowance
     }
 
@@ -169,7 +171,7 @@ mod tests {
         assert!(!allowance.must_leave(1, Alarms::None));
         allowance.count(1, 10 * KB - costs::LAST);
         assert!(allowance.must_leave(1, Alarms::None), "there is no point in pings without a value");
-        let told: Vec<_> = allowance.look(NOW).iter().map(|news| news.event).collect();
+        let told: Vec<_> = allowance.look(NOW, Duration::ZERO).iter().map(|news| news.event).collect();
         assert_eq!(told, ["budget_80", "budget_100"]);
     }
 
@@ -189,11 +191,11 @@ mod tests {
             UplinkPlan { budgets: vec![Budget { bytes: 500 * KB, period: Period::Day }], ..UplinkPlan::plain("cloud") };
         let mut first = Allowance::new(&plan);
         first.adopt(&[]);
-        first.look(NOW);
+        first.look(NOW, Duration::ZERO);
         first.count(0, 100 * KB);
         let rows = first.rows(Save::Exact, 0, 0);
         let mut allowance = Allowance::new(&plan);
-        allowance.look(NOW);
+        allowance.look(NOW, Duration::ZERO);
         allowance.count(0, 5 * KB);
         assert!(allowance.rows(Save::Exact, 0, 0).is_empty());
         allowance.adopt(&rows);

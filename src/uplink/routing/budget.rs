@@ -9,6 +9,8 @@
 //! Counted are wire bytes, both directions, by the road's meter. What a purse has for something is what may still be
 //! *counted*: whoever sends must know what it will cost, acknowledgements and goodbye included (`costs`).
 
+use std::time::Duration;
+
 use crate::config::plan::{Budget, Overrun, Period};
 use crate::flow::notice::Phase;
 use crate::model::time::{Certainty, Wall};
@@ -91,12 +93,13 @@ impl Purse {
         }
     }
 
-    /// Looks at the clock: says which warnings are over because a new period began.
-    pub(in crate::uplink) fn turn(&mut self, wall: Wall) -> Vec<Crossing> {
+    /// Looks at the clock, which has gone for so long without being put: says which warnings are over because a new period
+    /// began.
+    pub(in crate::uplink) fn turn(&mut self, wall: Wall, steady: Duration) -> Vec<Crossing> {
         let mut over = Vec::new();
         for (place, tally) in self.tallies.iter_mut().enumerate() {
             let told = tally.told;
-            if !tally.turn(wall) {
+            if !tally.turn(wall, steady) {
                 continue;
             }
             self.saved[place] = None;
@@ -181,17 +184,18 @@ impl Purse {
         let ahead = if all == Save::Exact { 0 } else { open + more };
         let mut rows = Vec::new();
         for (tally, saved) in self.tallies.iter_mut().zip(&mut self.saved) {
+            let own = tally.own();
             let due = match (all, *saved) {
                 _ if tally.has_outdated_row() => true,
-                (Save::Exact, saved) => saved != Some(tally.bytes) && (tally.bytes > 0 || saved.is_some()),
-                (Save::Due, None) => tally.bytes + open > 0,
+                (Save::Exact, saved) => saved != Some(own) && (own > 0 || saved.is_some()),
+                (Save::Due, None) => own + open > 0,
                 // Half of it is left for what goes out while the disk is slow.
-                (Save::Due, Some(bound)) => tally.bytes + open + more / 2 >= bound,
+                (Save::Due, Some(bound)) => own + open + more / 2 >= bound,
             };
             if due {
                 rows.push(tally.row(&self.uplink, &self.path, ahead));
                 rows.extend(tally.undated_row(&self.uplink, &self.path, ahead));
-                *saved = Some(tally.bytes + ahead);
+                *saved = Some(own + ahead);
             }
         }
         rows
@@ -231,13 +235,15 @@ mod tests {
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
+    /// The clock has not been put for so long.
+    const SINCE: Duration = super::super::tally::BELIEVED;
     const NOW: Wall = Wall { unix_ms: 1_795_204_800_000, certainty: Certainty::Fixed };
 
     fn purse(overrun: Overrun) -> Purse {
         let budgets =
             [Budget { bytes: 100_000, period: Period::Day }, Budget { bytes: 250_000, period: Period::Month }];
         let mut purse = Purse::new("cloud", "", &budgets, Rules { reserve: 0.2, overrun, goodbye: 1000 });
-        assert!(purse.turn(NOW).is_empty());
+        assert!(purse.turn(NOW, SINCE).is_empty());
         purse
     }
 
@@ -274,14 +280,14 @@ mod tests {
         for day in 1..=2 {
             purse.count(100_000);
             assert_eq!(purse.room(Need::Live), 0);
-            purse.turn(days_later(day));
+            purse.turn(days_later(day), SINCE);
         }
         assert_eq!(purse.room(Need::Live), 50_000, "of the month");
         assert_eq!(purse.room(Need::Backlog), 0, "200 kB of the month are its 80 %");
         purse.count(50_000);
-        purse.turn(days_later(3));
+        purse.turn(days_later(3), SINCE);
         assert_eq!(purse.room(Need::Alarm), 0, "a new day does not help");
-        purse.turn(days_later(11));
+        purse.turn(days_later(11), SINCE);
         assert_eq!(purse.room(Need::Live), 100_000);
     }
 
@@ -303,11 +309,11 @@ mod tests {
         let rows = purse.rows(Save::Exact, 0);
         let mut again = self::purse(Overrun::Stop);
         again.adopt(&rows);
-        assert!(again.turn(NOW).is_empty());
+        assert!(again.turn(NOW, SINCE).is_empty());
         let still = [("budget_80", Phase::Active), ("budget_100", Phase::Active)];
         assert_eq!(told(&again.crossings(NOW)), still, "what was known of it went with the run before");
         assert!(again.crossings(NOW).is_empty());
-        let over = again.turn(days_later(1));
+        let over = again.turn(days_later(1), SINCE);
         assert_eq!(told(&over), [("budget_80", Phase::Cleared), ("budget_100", Phase::Cleared)]);
         again.count(80_000);
         assert_eq!(told(&again.crossings(days_later(1))), [("budget_80", Phase::Active)]);
@@ -321,7 +327,7 @@ mod tests {
         let larger = [Budget { bytes: 200_000, period: Period::Day }];
         let mut again = Purse::new("cloud", "", &larger, purse.rules);
         again.adopt(&purse.rows(Save::Exact, 0));
-        again.turn(NOW);
+        again.turn(NOW, SINCE);
         assert_eq!(told(&again.crossings(NOW)), [("budget_80", Phase::Cleared), ("budget_100", Phase::Cleared)]);
         assert!(again.crossings(NOW).is_empty());
         again.count(60_000);
@@ -336,11 +342,11 @@ mod tests {
         let budgets = [Period::Month, Period::Day].map(|period| Budget { bytes: 100_000, period });
         let mut purse =
             Purse::new("cloud", "lte", &budgets, Rules { reserve: 0.2, overrun: Overrun::Stop, goodbye: 0 });
-        purse.turn(NOW);
+        purse.turn(NOW, SINCE);
         purse.count(80_000);
         let of = |news: Vec<Crossing>| news.into_iter().map(|news| news.of).collect::<Vec<_>>();
         assert_eq!(of(purse.crossings(NOW)), ["lte/month", "lte/day"]);
-        assert_eq!(of(purse.turn(days_later(1))), ["lte/day"]);
+        assert_eq!(of(purse.turn(days_later(1), SINCE)), ["lte/day"]);
         assert!(purse.crossings(days_later(1)).is_empty());
     }
 

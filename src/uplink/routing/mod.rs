@@ -28,6 +28,7 @@ use crate::config::plan::UplinkPlan;
 use crate::flow::clock::Clock;
 use crate::flow::notice::{Notice, Notices, Phase};
 use crate::model::number::Class;
+use crate::model::time::{Stamp, signed_micros};
 use crate::road::Prober;
 use crate::road::destination::Bind;
 use crate::road::meter::Meter;
@@ -44,9 +45,12 @@ use failover::{Choice, Failover, Probed};
 pub(super) use path::Step;
 use path::{Leave, Path};
 use schedule::{Window, window};
+use tally::BELIEVED;
 
 /// How often budgets, windows and paths are looked at. Meters are at most a second old, too.
 pub(in crate::uplink) const TICK: Duration = Duration::from_secs(1);
+/// A clock that was set by less, all in all, was corrected and not put.
+const PUT_MS: u64 = 60_000;
 /// Ticks after which the meter has surely seen what was sent, also on a busy machine.
 const UNSETTLED: usize = 3;
 /// A session that alarms alone keep alive stays this long after the last one: alarms come in groups.
@@ -74,6 +78,8 @@ pub(in crate::uplink) struct Routing {
     alarm_at: Option<Instant>,
     leaving: Option<Leave>,
     looked_at: Option<Instant>,
+    /// When this boot began by the clock, ms since 1970, and since when it says so.
+    steady: Option<(i64, Stamp)>,
     prober: Option<Prober>,
     probes: JoinSet<(usize, Probed)>,
     /// The path that the operator knows of.
@@ -109,6 +115,7 @@ impl Routing {
             alarm_at: None,
             leaving: None,
             looked_at: None,
+            steady: None,
             prober: None,
             probes: JoinSet::new(),
             told: None,
@@ -301,7 +308,9 @@ impl Routing {
         if waiting.contains(&Class::Alarm) {
             self.alarm_at = Some(now);
         }
-        for news in self.allowance.look(self.clock.wall_now()) {
+        let wall = self.clock.wall_now(); // first: what the clock is put by in between is seen by the next look
+        let steady = self.steady();
+        for news in self.allowance.look(wall, steady) {
             match news.phase {
                 Phase::Cleared => tracing::info!(uplink = self.uplink, detail = news.detail, "budget warning over"),
                 _ => tracing::warn!(uplink = self.uplink, detail = news.detail, "budget warning"),
@@ -310,6 +319,19 @@ impl Routing {
             self.notices.tell(Notice { event: news.event, phase: news.phase, subject, detail: news.detail });
         }
         self.show();
+    }
+
+    /// For how long the clock has gone without being put. The first that it says is believed.
+    fn steady(&mut self) -> Duration {
+        let Some(began) = self.clock.began_ms() else { return Duration::ZERO };
+        let now = self.clock.now();
+        let since = match self.steady {
+            Some((known, since)) if known.abs_diff(began) < PUT_MS => return now.since(since),
+            Some(_) => now,
+            None => Stamp { micros: now.micros - signed_micros(BELIEVED), ..now },
+        };
+        self.steady = Some((began, since));
+        now.since(since)
     }
 
     fn show(&self) {

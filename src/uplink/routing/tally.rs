@@ -1,14 +1,20 @@
 //! A tally: bytes of one calendar period (UTC), on a box whose clock may be wrong. Pure.
 //!
-//! A new period begins only when a clock with a fix says so, and only forwards: after a backward step the period that
-//! was goes on, and so it does while no fix is known. What was counted without one, over restarts, counts for the period that
+//! A new period begins only when a clock with a fix says so, and only forwards, and not by one that was put forward within
+//! the last ten minutes: one that is ahead for seconds must not open a budget. After a backward step the period that
+//! was goes on, with what was counted in the one that the clock has come back to added to it, and so it does while no fix
+//! is known. What was counted without one, over restarts, counts for the period that
 //! the first fix begins as well: it may have gone out in either. A clock that was ahead by months must not close a budget for that
-//! long, so a period that lies in the future ends once the clock, set right, has gone on for the longest length such a
-//! period can have.
+//! long, so a period that lies in the future ends once the clock, set right, has run into a new period and gone for `SURE`
+//! without being put, or at the latest has gone on for the longest length such a period can have. Where the clock is put into
+//! the period instead, that one was right: it goes on, without what was added.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::config::plan::Period;
 use crate::flow::notice::Phase;
-use crate::model::time::{Certainty, Wall, civil_from_days};
+use crate::model::time::{Certainty, Wall, civil_from_days, signed_millis};
 use crate::store::MeterRow;
 
 const DAY_MS: i64 = 86_400_000;
@@ -18,6 +24,14 @@ pub(in crate::uplink) const TOLD_80: u8 = 1;
 pub(in crate::uplink) const TOLD_100: u8 = 2;
 /// In a row: no period is known yet.
 const UNKNOWN: i64 = -1;
+/// A clock that was put forward begins a new period only when it has gone for so long since.
+pub(in crate::uplink) const BELIEVED: Duration = Duration::from_secs(600);
+/// A clock that has gone for so long without being put will hardly be put back to where it was.
+const SURE: Duration = Duration::from_secs(6 * 3600);
+/// A period that lies in the future by less goes on: the clock was corrected over its beginning.
+const CORRECTED_MS: i64 = 60_000;
+/// Periods that were left whose bytes are remembered; the oldest go first.
+const LEFT_MAX: usize = 32;
 /// Added to the code of a period: what of it was counted before a fix, in a row of its own.
 const UNDATED: u8 = 2;
 
@@ -77,6 +91,15 @@ pub(in crate::uplink) struct Tally {
     pub(in crate::uplink) standing: u8,
     /// Since when the clock says that this period lies in the future.
     behind: Option<i64>,
+    /// What was counted in periods that were left, by their numbers: in the one that ended by itself, and in those that the
+    /// clock was put out of since.
+    left: BTreeMap<i64, u64>,
+    /// A clock that is not believed yet says that it is over; what was counted when it began to.
+    doubted: Option<u64>,
+    /// How many of the bytes are of those, because the clock has come back.
+    added: u64,
+    /// In which period a clock is that has come back, and, if it ran into it by itself, what had been counted by then.
+    entered: Option<(i64, Option<u64>)>,
 }
 
 impl Tally {
@@ -90,6 +113,10 @@ impl Tally {
             told: 0,
             standing: 0,
             behind: None,
+            left: BTreeMap::new(),
+            doubted: None,
+            added: 0,
+            entered: None,
         }
     }
 
@@ -99,6 +126,12 @@ impl Tally {
         let Some(row) = of(code(self.period)).max_by_key(|row| row.number) else { return };
         let saved = (row.number != UNKNOWN).then_some(row.number);
         let is_history = self.number.is_some() && saved.is_some() && self.number > saved;
+        // The one before may be the one that the clock comes back to; those before that are history.
+        let earlier = of(code(self.period)).filter(|left| is_history || left.number < row.number);
+        if let Some(last) = earlier.max_by_key(|left| left.number).filter(|left| left.number != UNKNOWN) {
+            let left = self.left.entry(last.number).or_default();
+            *left = left.saturating_add(last.bound);
+        }
         let before = of(code(self.period) + UNDATED).fold(0u64, |sum, row| sum.saturating_add(row.bound));
         self.undated_saved = before > 0;
         match &mut self.undated {
@@ -132,8 +165,8 @@ impl Tally {
         }
     }
 
-    /// Looks at the clock; true when a new period has begun.
-    pub(in crate::uplink) fn turn(&mut self, wall: Wall) -> bool {
+    /// Looks at the clock, which has gone for so long without being put; true when a new period has begun.
+    pub(in crate::uplink) fn turn(&mut self, wall: Wall, steady: Duration) -> bool {
         if wall.certainty == Certainty::Floor {
             return false;
         }
@@ -143,20 +176,84 @@ impl Tally {
             self.number = Some(now);
             return false; // what was counted before the first fix belongs to this period
         };
-        if now == mine {
-            self.behind = None;
+        if now <= mine {
+            self.doubted = None;
+            return if now < mine { self.lag(wall, mine, steady) } else { self.arrive(mine, steady) };
+        }
+        if steady < BELIEVED {
+            self.doubted.get_or_insert(self.own());
             return false;
         }
-        if now < mine {
-            let since = self.behind.map_or(wall.unix_ms, |since| since.min(wall.unix_ms));
-            self.behind = Some(since);
-            if wall.unix_ms - since < longest_ms(self.period) {
-                return false;
-            }
+        let before = self.doubted.map_or(undated, |before| self.own().saturating_sub(before));
+        if steady >= SURE {
+            self.left.clear();
         }
-        let undated_saved = self.undated_saved;
-        *self = Self { number: Some(now), bytes: undated, undated: None, undated_saved, ..Self::new(self.period) };
+        self.left.insert(mine, self.doubted.unwrap_or(self.own()));
+        while self.left.len() > LEFT_MAX {
+            self.left.pop_first();
+        }
+        self.begin(now, before)
+    }
+
+    /// The clock is in this period. True when it begins only now, because the clock was wrong when it said so before.
+    fn arrive(&mut self, mine: i64, steady: Duration) -> bool {
+        if self.behind.is_none() || steady < BELIEVED {
+            return false;
+        }
+        if steady >= SURE {
+            self.leave(mine);
+            return self.begin(mine, 0);
+        }
+        (self.bytes, self.added, self.behind, self.entered) = (self.own(), 0, None, None);
+        false // the clock was wrong meanwhile, and not before
+    }
+
+    /// The clock is before this period. True when another one has begun, because the clock is right.
+    fn lag(&mut self, wall: Wall, mine: i64, steady: Duration) -> bool {
+        if self.behind.is_none() && number(self.period, wall.unix_ms + CORRECTED_MS) >= mine {
+            return false;
+        }
+        let (now, own) = (number(self.period, wall.unix_ms), self.own());
+        let was_put = steady < BELIEVED && self.entered.is_some();
+        let since = self.behind.filter(|since| *since < wall.unix_ms && !was_put).unwrap_or(wall.unix_ms);
+        let before = match self.entered {
+            Some((known, before)) if known == now => before,
+            Some((known, _)) if known < now && !steady.is_zero() => Some(own),
+            _ => None,
+        };
+        let is_over = wall.unix_ms - since >= longest_ms(self.period);
+        if is_over || (steady >= SURE && before.is_some()) {
+            self.leave(now);
+            return self.begin(now, before.map_or(0, |before| own.saturating_sub(before)));
+        }
+        (self.behind, self.entered) = (Some(since), Some((now, before)));
+        let was_here = self.left.contains_key(&now);
+        let left = self.left.range(now..mine).filter(|_| was_here);
+        let left = left.fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
+        self.added = if steady < BELIEVED { left.max(self.added) } else { left };
+        self.bytes = own.saturating_add(self.added);
+        false
+    }
+
+    /// What was counted in the period that a clock which had come back was in until now, if it is before this one.
+    fn leave(&mut self, now: i64) {
+        if let Some((known, _)) = self.entered.filter(|(known, _)| *known < now) {
+            self.left.retain(|left, _| *left < known); // the bytes are with all after it
+            self.left.insert(known, self.bytes);
+        }
+    }
+
+    /// Begins a period of which so much was counted already.
+    fn begin(&mut self, number: i64, bytes: u64) -> bool {
+        let (undated_saved, left) = (self.undated_saved, std::mem::take(&mut self.left));
+        let new = Self::new(self.period);
+        *self = Self { number: Some(number), bytes, undated: None, undated_saved, left, ..new };
         true
+    }
+
+    /// What was counted in this period, by the clock as it was: without what was added.
+    pub(in crate::uplink) const fn own(&self) -> u64 {
+        self.bytes.saturating_sub(self.added)
     }
 
     /// When it ends, ms since 1970, as far as the clock can say now; `None` while no period can end.
@@ -166,7 +263,9 @@ impl Tally {
         }
         match self.behind {
             Some(since) if self.number > Some(number(self.period, wall.unix_ms)) => {
-                Some(since + longest_ms(self.period))
+                let by_itself = matches!(self.entered, Some((_, Some(_))));
+                let turn = if by_itself { since } else { end_ms(self.period, wall.unix_ms) };
+                Some(turn.max(since + signed_millis(SURE)).min(since + longest_ms(self.period)))
             }
             _ => Some(end_ms(self.period, wall.unix_ms)),
         }
@@ -179,8 +278,8 @@ impl Tally {
             path: path.to_owned(),
             period: code(self.period),
             number: self.number.unwrap_or(UNKNOWN),
-            bytes: self.bytes,
-            bound: self.bytes.saturating_add(ahead),
+            bytes: self.own(),
+            bound: self.own().saturating_add(ahead),
             told: self.told,
             behind: self.behind,
         }
@@ -216,180 +315,4 @@ const fn code(period: Period) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn fixed(unix_ms: i64) -> Wall {
-        Wall { unix_ms, certainty: Certainty::Fixed }
-    }
-
-    /// 2026-11-20T20:00:00Z
-    const NOW: i64 = 1_795_204_800_000;
-    const MIDNIGHT: i64 = NOW + 4 * 3_600_000;
-
-    fn counted(period: Period) -> Tally {
-        let mut tally = Tally::new(period);
-        assert!(!tally.turn(fixed(NOW)));
-        tally.bytes = 1000;
-        tally.told = TOLD_80;
-        tally
-    }
-
-    #[test]
-    fn a_day_ends_at_midnight_utc_and_a_month_after_its_own_length() {
-        assert_eq!(end_ms(Period::Day, NOW), MIDNIGHT);
-        assert_eq!(end_ms(Period::Day, MIDNIGHT), MIDNIGHT + DAY_MS);
-        // First of a month, days in it: February of a common, a leap, a century and a 400th year; December.
-        for (first, days) in [
-            ("2026-11-01", 30),
-            ("2027-02-01", 28),
-            ("2028-02-01", 29),
-            ("2100-02-01", 28),
-            ("2000-02-01", 29),
-            ("2026-12-01", 31),
-        ] {
-            let start = (0..60_000).map(|day| day * DAY_MS).find(|ms| fixed(*ms).to_string().starts_with(first));
-            let start = start.expect("within 164 years of 1970");
-            assert_eq!(end_ms(Period::Month, start), start + days * DAY_MS, "{first}");
-            assert_eq!(end_ms(Period::Month, start + days * DAY_MS - 1), start + days * DAY_MS, "{first}");
-            assert_ne!(number(Period::Month, start - 1), number(Period::Month, start));
-        }
-    }
-
-    #[test]
-    fn a_period_turns_once_at_its_end() {
-        let mut tally = counted(Period::Day);
-        assert!(!tally.turn(fixed(MIDNIGHT - 1)));
-        assert_eq!((tally.bytes, tally.ends_ms(fixed(NOW))), (1000, Some(MIDNIGHT)));
-        assert!(tally.turn(fixed(MIDNIGHT)));
-        assert_eq!((tally.bytes, tally.told), (0, 0));
-        assert!(!tally.turn(fixed(MIDNIGHT + 1)));
-        let mut month = counted(Period::Month);
-        assert!(!month.turn(fixed(MIDNIGHT)));
-        assert!(month.turn(fixed(NOW + 11 * DAY_MS)), "December");
-    }
-
-    #[test]
-    fn a_backward_step_never_restarts_a_period_and_neither_does_the_way_back() {
-        for period in [Period::Day, Period::Month] {
-            let mut tally = counted(period);
-            for step in [NOW - 3 * DAY_MS, NOW - 400 * DAY_MS, NOW - 1, NOW, NOW - 40 * DAY_MS, NOW + 1000] {
-                assert!(!tally.turn(fixed(step)), "{period:?} {step}");
-            }
-            assert_eq!(tally.bytes, 1000);
-        }
-        let mut tally = counted(Period::Day);
-        assert!(tally.turn(fixed(MIDNIGHT)));
-        tally.bytes = 5;
-        assert!(!tally.turn(fixed(MIDNIGHT - 2000)), "an NTP correction just after midnight");
-        assert!(!tally.turn(fixed(MIDNIGHT)));
-        assert_eq!(tally.bytes, 5);
-    }
-
-    #[test]
-    fn without_a_fix_the_last_known_period_goes_on() {
-        let mut tally = counted(Period::Day);
-        let floor = Wall { unix_ms: NOW + 90 * DAY_MS, certainty: Certainty::Floor };
-        assert!(!tally.turn(floor));
-        assert_eq!((tally.bytes, tally.ends_ms(floor)), (1000, None));
-        let mut fresh = Tally::new(Period::Month);
-        assert!(!fresh.turn(floor));
-        fresh.bytes = 7;
-        assert!(!fresh.turn(fixed(NOW)), "counted before the first fix, and still counted after it");
-        assert_eq!(fresh.bytes, 7);
-    }
-
-    #[test]
-    fn what_goes_out_before_the_first_fix_counts_for_the_period_that_begins_with_it() {
-        let saved = [counted(Period::Day).row("u", "", 0)];
-        let floor = Wall { unix_ms: NOW, certainty: Certainty::Floor };
-        // Switched on in the morning: what is in the backlog goes out before anybody has told the time.
-        let mut tally = Tally::new(Period::Day);
-        tally.count(30);
-        tally.adopt(&saved, "");
-        assert!(!tally.turn(floor));
-        tally.count(70);
-        assert_eq!(tally.bytes, 1100);
-        assert!(tally.turn(fixed(MIDNIGHT + 1)));
-        assert_eq!((tally.bytes, tally.told), (100, 0));
-        tally.count(5);
-        assert!(tally.turn(fixed(MIDNIGHT + DAY_MS)));
-        assert_eq!(tally.bytes, 0, "once");
-        // On the same day: nothing counts twice.
-        let mut tally = Tally::new(Period::Day);
-        tally.adopt(&saved, "");
-        tally.count(70);
-        assert!(!tally.turn(fixed(MIDNIGHT - 1)));
-        assert_eq!(tally.bytes, 1070);
-        assert!(tally.turn(fixed(MIDNIGHT)));
-        assert_eq!(tally.bytes, 0);
-    }
-
-    #[test]
-    fn what_goes_out_before_the_first_fix_is_not_forgotten_by_a_restart_before_it() {
-        let mut rows = vec![counted(Period::Day).row("u", "", 0)];
-        let save = |tally: &mut Tally, rows: &mut Vec<MeterRow>| {
-            for row in [Some(tally.row("u", "", 0)), tally.undated_row("u", "", 0)].into_iter().flatten() {
-                rows.retain(|older| !row.displaces(older));
-                rows.push(row);
-            }
-        };
-        for run in 1..=3 {
-            let mut tally = Tally::new(Period::Day);
-            tally.count(1);
-            tally.adopt(&rows, "");
-            tally.count(9);
-            save(&mut tally, &mut rows);
-            assert_eq!((tally.bytes, tally.undated), (1000 + run * 10, Some(run * 10)));
-        }
-        // A fix, and then the disk; and the other way round.
-        let mut late = Tally::new(Period::Day);
-        late.turn(fixed(MIDNIGHT + 1));
-        late.adopt(&rows, "");
-        assert_eq!(late.bytes, 30);
-        let mut tally = Tally::new(Period::Day);
-        tally.adopt(&rows, "");
-        assert!(tally.turn(fixed(MIDNIGHT + 1)));
-        assert_eq!((tally.bytes, tally.has_outdated_row()), (30, true));
-        save(&mut tally, &mut rows);
-        let mut again = Tally::new(Period::Day);
-        again.adopt(&rows, "");
-        assert_eq!((again.bytes, again.undated, again.has_outdated_row()), (30, Some(0), false), "once");
-    }
-
-    #[test]
-    fn a_clock_that_was_years_ahead_costs_one_period_and_not_years() {
-        let mut tally = counted(Period::Day);
-        assert!(tally.turn(fixed(NOW + 3000 * DAY_MS)));
-        tally.bytes = 9;
-        assert!(!tally.turn(fixed(NOW)));
-        assert_eq!(tally.ends_ms(fixed(NOW)), Some(NOW + DAY_MS));
-        let saved = tally.row("u", "", 0);
-        let mut tally = Tally::new(Period::Day);
-        tally.adopt(&[saved], "");
-        assert!(!tally.turn(fixed(NOW + DAY_MS - 1)));
-        assert!(tally.turn(fixed(NOW + DAY_MS)), "also over a restart");
-        assert_eq!(tally.bytes, 0);
-    }
-
-    #[test]
-    fn a_restart_goes_on_from_what_may_have_been_counted_and_forgets_other_ways() {
-        let tally = counted(Period::Day);
-        let rows = [tally.row("u", "lte", 77), tally.row("u", "", 24)];
-        let mut again = Tally::new(Period::Day);
-        again.adopt(&rows, "");
-        assert_eq!((again.bytes, again.told), (1024, TOLD_80));
-        assert!(!again.turn(fixed(NOW)));
-        assert_eq!(again.bytes, 1024);
-        let mut month = Tally::new(Period::Month);
-        month.adopt(&rows, "");
-        assert_eq!(month.bytes, 0);
-        // A sum that nobody can have counted panics nowhere.
-        again.adopt(&[MeterRow { bound: u64::MAX, ..rows[1].clone() }], "");
-        assert_eq!((again.bytes, again.row("u", "", 5).bound), (u64::MAX, u64::MAX));
-        // The store could be opened only after some bytes had gone out.
-        let mut late = counted(Period::Day);
-        late.adopt(&rows, "lte");
-        assert_eq!(late.bytes, 2077);
-    }
-}
+mod tests;
