@@ -28,9 +28,12 @@ use super::alarm_memory::{Active, AlarmMemory, Remembered, settled};
 use super::events::NUMBER_WAIT_MAX;
 use super::turns::Turn;
 
-/// What is active is remembered this often at most, for the sake of the flash. After a crash in between an alarm is told
-/// again.
+/// What is active is remembered this often at most in the long run, for the sake of the flash.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
+
+/// And so often in a row at once. Of what a storm of alarms has changed since, a crash leaves nothing here: what had begun is
+/// told again, and shown, once its device has answered.
+const AT_ONCE: u32 = 10;
 
 /// At the stop it may take so long; after that the file is as it was, and what has changed since is told again.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
@@ -74,7 +77,7 @@ impl AlarmBoard {
                 self.publisher.retain(topic, shown.clone());
             }
         }
-        let (mut writing, mut due) = (None, Instant::now());
+        let (mut writing, mut pace) = (None, Pace::begun(Instant::now()));
         loop {
             let news = tokio::select! {
                 biased;
@@ -84,10 +87,10 @@ impl AlarmBoard {
                     continue;
                 }
                 () = written(&mut writing) => {
-                    due = Instant::now() + WRITE_EVERY;
+                    pace.step(Instant::now());
                     continue;
                 }
-                () = sleep_until(due), if self.changed && writing.is_none() => {
+                () = sleep_until(pace.0), if self.changed && writing.is_none() => {
                     writing = Some(self.remember());
                     continue;
                 }
@@ -175,6 +178,20 @@ impl AlarmBoard {
     }
 }
 
+/// When the next write is due.
+struct Pace(Instant);
+
+impl Pace {
+    fn begun(now: Instant) -> Self {
+        Self(now.checked_sub(WRITE_EVERY * (AT_ONCE - 1)).unwrap_or(now))
+    }
+
+    /// Another one is done.
+    fn step(&mut self, now: Instant) {
+        self.0 = self.0.max(Self::begun(now).0) + WRITE_EVERY;
+    }
+}
+
 /// Resolves when what is under way has ended; where nothing is, never. Cancel-safe.
 async fn written(writing: &mut Option<JoinHandle<()>>) {
     let Some(task) = writing else { return std::future::pending().await };
@@ -182,4 +199,27 @@ async fn written(writing: &mut Option<JoinHandle<()>>) {
         tracing::error!(%error, "active alarms cannot be remembered");
     }
     *writing = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_that_come_one_after_another_are_remembered_each_at_once_and_those_of_a_storm_now_and_then() {
+        let mut now = Instant::now() + WRITE_EVERY * AT_ONCE;
+        let mut pace = Pace::begun(now);
+        for round in 0..3 {
+            let mut at_once = 0;
+            while pace.0 <= now {
+                pace.step(now);
+                at_once += 1;
+            }
+            assert_eq!((at_once, pace.0), (AT_ONCE, now + WRITE_EVERY), "{round}");
+            now += WRITE_EVERY;
+            pace.step(now);
+            assert_eq!(pace.0, now + WRITE_EVERY, "no more than that in a storm");
+            now += Duration::from_secs(3600);
+        }
+    }
 }
