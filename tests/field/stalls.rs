@@ -1,13 +1,16 @@
 //! A path that stalls: everything arrives, in order, and long after anybody waits for it. Without numbers an old answer looks
 //! like the answer to what was asked last.
 
+use crate::line;
 use crate::plc;
 use crate::rig;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ironbridge::config::plan::{Plan, Source};
+use ironbridge::field::carrier::{Opener, Opening, Wire};
 use ironbridge::flow::notice::notices;
 use ironbridge::model::command::Outcome;
 use ironbridge::model::tag::{Address, DataType, Table, TagIx};
@@ -16,7 +19,8 @@ use plc::{Fault, Framing, Plc};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rig::{Rig, TIMEOUT, good};
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex};
+use tokio::time::{Instant, sleep, sleep_until};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -156,4 +160,98 @@ async fn a_write_that_may_be_repeated_is_repeated_on_another_connection() {
         assert_eq!(outcome, Outcome::Done { read_back: Some(Value::Uint(5)) }, "{framing:?}");
         assert_eq!(rig.handle.stats.reconnects.get(), 1, "{framing:?}");
     }
+}
+
+/// Three scales behind one serial server; the first two say the same of different weights, and the third is never there.
+const SCALES: &str = r#"
+[gateway]
+name = "gw"
+data_dir = "/nowhere"
+[[bus]]
+name = "scales"
+type = "line"
+endpoint = "nowhere:4001"
+response_timeout = "200ms"
+frame_end = "\r\n"
+[[device]]
+name = "a"
+bus = "scales"
+send = "A\r\n"
+match = 'S (?P<weight>[0-9]+)'
+poll = "100ms"
+[[device.tag]]
+name = "first"
+field = "weight"
+[[device]]
+name = "b"
+bus = "scales"
+send = "B\r\n"
+match = 'S (?P<weight>[0-9]+)'
+poll = "100ms"
+[[device.tag]]
+name = "second"
+field = "weight"
+[[device]]
+name = "c"
+bus = "scales"
+send = "C\r\n"
+match = 'T (?P<weight>[0-9]+)'
+poll = "100ms"
+[[device.tag]]
+name = "third"
+field = "weight"
+"#;
+
+/// They answer in turn, once the path moves again.
+#[derive(Clone, Default)]
+struct Scales(Arc<Mutex<Option<Instant>>>);
+
+impl Scales {
+    async fn serve(self, wire: DuplexStream) {
+        let (mut wire, mut line) = (BufReader::new(wire), String::new());
+        while wire.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+            let stalled = *self.0.lock().expect("nobody panics");
+            sleep_until(stalled.unwrap_or_else(Instant::now)).await;
+            sleep(6 * MS).await;
+            let says: &[u8] = match line.as_str() {
+                "A\r\n" => b"S 100\r\n",
+                "B\r\n" => b"S 200\r\n",
+                _ => b"",
+            };
+            wire.write_all(says).await.ok(); // the bus may have closed
+            line.clear();
+        }
+    }
+}
+
+impl Opener for Scales {
+    fn open(&mut self) -> Opening<'_> {
+        let (near, far) = duplex(4096);
+        tokio::spawn(self.clone().serve(far));
+        Box::pin(async { Ok(Box::new(near) as Box<dyn Wire>) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_weight_that_a_stalled_path_held_back_is_not_that_of_another_scale() {
+    let plan = line::plan(SCALES);
+    let holds =
+        HashMap::from([("first", 100.0), ("second", 200.0)].map(|(name, weight)| (line::ix(&plan, name), weight)));
+    let scales = Scales::default();
+    let mut rig = Rig::run_over(plan, Box::new(scales.clone()));
+    rig.collect(600 * SECOND).await;
+    assert!(rig.handle.stats.timeouts.get() > 5);
+    assert_eq!(rig.handle.stats.reconnects.get(), 0, "a silent one beside others, which are not like it");
+    let (mut chance, mut goods) = (StdRng::seed_from_u64(5), 0);
+    for _ in 0..60 {
+        let stalled = TIMEOUT.mul_f64(chance.random_range(0.5..8.0));
+        *scales.0.lock().expect("nobody panics") = Some(Instant::now() + stalled);
+        for sample in
+            rig.collect(chance.random_range(4 * SECOND..6 * SECOND)).await.iter().filter(|sample| good(sample))
+        {
+            assert_eq!(sample.value, holds.get(&sample.tag).copied().map(Value::Float), "{sample:?}");
+            goods += 1;
+        }
+    }
+    assert!(goods > 1000 && rig.handle.stats.reconnects.get() > 10, "{goods}");
 }
