@@ -162,6 +162,7 @@ impl AsyncWrite for Caller {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hang_up;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -191,6 +192,10 @@ mod tests {
         let mut caller = door.open().await.expect("the newest");
         third.write_all(b"3").await.expect("open");
         assert_eq!(caller.read_u8().await.expect("open"), b'3');
+
+        hang_up(&caller);
+        drop(caller);
+        assert_eq!(third.read_u8().await.expect_err("over").kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test(start_paused = true)]
