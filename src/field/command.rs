@@ -150,7 +150,11 @@ impl From<Trouble> for Stop {
 
 /// Carries a command out. Not cancel-safe: let it finish.
 pub async fn carry_out(driver: &mut Driver, clock: &Clock, order: Order<'_>) -> Done {
-    match attempt(driver, clock, order).await {
+    let mut ended = attempt(driver, clock, order).await;
+    if matches!(ended, Err(Stop::Trouble(Trouble::Lost { sent: Sent::Nothing, .. }))) && driver.renewed().await {
+        ended = attempt(driver, clock, order).await;
+    }
+    match ended {
         Ok(done) => done,
         Err(Stop::Refused(refusal)) => Done::refused(refusal),
         Err(Stop::Trouble(trouble)) => Done::of_trouble(&trouble),
@@ -251,6 +255,9 @@ async fn send(driver: &mut Driver, clock: &Clock, order: Order<'_>, intent: &Int
         {
             instead = Some(other);
             continue;
+        }
+        if driver.renewed().await {
+            continue; // an answer is owed, maybe that to an earlier attempt: this one has not been sent
         }
         let is_busy = matches!(sent, Ok((_, Err(Trouble::Exception(DEVICE_BUSY)))));
         if is_busy && busy < BUSY_MAX && earlier.is_none() {

@@ -2,7 +2,8 @@
 //!
 //! Fed by who speaks on it: the [`super::driver`], or the talk of a line bus. Promises: what is open is closed before it is
 //! opened again; a connection that brought an answer is opened again at once, any other after a wait that grows; closing
-//! one that nothing is due on is no loss, and opening it again is none that was made good.
+//! one that nothing is due on is no loss, and opening it again is none that was made good; giving one up for the answers that
+//! are still owed on it is told to nobody, unless there is no other.
 
 use std::io;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Connection<T> {
     open: Option<T>,
     /// The present one has brought at least one answer.
     proven: bool,
+    /// See [`Self::give_up`]; until the next is to be opened.
+    given_up: bool,
     opened_before: bool,
     resting: Resting,
     number: u64,
@@ -59,6 +62,7 @@ impl<T> Connection<T> {
             opener,
             open: None,
             proven: false,
+            given_up: false,
             opened_before: false,
             resting: Resting::No,
             number: 0,
@@ -73,6 +77,7 @@ impl<T> Connection<T> {
     pub(super) async fn open(&mut self, speak: impl FnOnce(Box<dyn Wire>) -> T) -> io::Result<()> {
         self.open = None;
         let rested = std::mem::replace(&mut self.resting, Resting::No) == Resting::Yes;
+        self.given_up = false;
         self.proven &= rested; // a connection that we closed ourselves is no loss, nor is the next one on trial
         match self.opener.open().await {
             Ok(wire) => {
@@ -98,6 +103,15 @@ impl<T> Connection<T> {
         self.stats.connected.set(0);
         let wait = if self.proven { Duration::ZERO } else { self.backoff.next(rand::random()) };
         self.retry_at = Instant::now() + wait;
+    }
+
+    /// Closes it, though it is open, because of what is still owed on it: the next one begins without. Of one that brought no
+    /// answer the wait begins when it was opened, so that one device which never answers has its probes at their time.
+    pub(super) fn give_up(&mut self) {
+        let since = if self.proven { Duration::ZERO } else { self.last_answer.elapsed() };
+        self.close();
+        self.retry_at -= since;
+        self.given_up = true;
     }
 
     /// Closes it while nothing is due.
@@ -135,9 +149,14 @@ impl<T> Connection<T> {
         self.resting == Resting::Yes
     }
 
-    /// Has the present one, or the one just lost, brought an answer?
+    /// Has the present one, or the one just lost, brought an answer, or was it given up, with nothing wrong?
     pub(super) const fn was_proven(&self) -> bool {
-        self.proven
+        self.proven || self.given_up
+    }
+
+    /// See [`Self::give_up`].
+    pub(super) const fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// Nobody has answered for long: a server or an adapter may be stuck with this one, so try another.
@@ -157,6 +176,6 @@ impl<T> Connection<T> {
 
     /// See [`reopening`]; `None`: it is no loss of one that worked, and whatever opening brings is told.
     pub(super) fn untold_for(&self, response_timeout: Duration) -> Option<Duration> {
-        (self.proven && !self.is_resting()).then(|| reopening(response_timeout))
+        (self.was_proven() && !self.is_resting()).then(|| reopening(response_timeout))
     }
 }

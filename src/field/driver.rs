@@ -217,11 +217,22 @@ impl Driver {
         }
         self.last_asked = Some((unit, now));
         match &outcome {
+            Err(Trouble::Lost { .. }) if self.is_spent() => self.connection.give_up(),
             Err(Trouble::Lost { .. }) => self.connection.close(),
             Ok(_) | Err(Trouble::Exception(_)) => self.connection.prove(),
             Err(_) => {}
         }
         outcome
+    }
+
+    fn is_spent(&self) -> bool {
+        self.connection.speaker().is_some_and(Session::is_spent)
+    }
+
+    /// If the last question was not sent for what is owed on this connection, and for nothing else: opens the next one. True
+    /// once it is open.
+    pub async fn renewed(&mut self) -> bool {
+        self.connection.is_given_up() && self.open().await.is_ok()
     }
 
     /// Nobody has answered for long: a server or an adapter may be stuck with this connection, so try another.
@@ -231,7 +242,7 @@ impl Driver {
         }
     }
 
-    /// True when the connection just lost had worked: opening it again at once is worth a try before anyone is told.
+    /// True when the connection just lost had worked, or had nothing wrong: opening it again at once is worth a try before anyone is told.
     pub const fn was_proven(&self) -> bool {
         self.connection.was_proven()
     }

@@ -58,7 +58,7 @@ pub struct BusStats {
     pub echo: Counter,
     /// Whole frames of another unit.
     pub foreign: Counter,
-    /// Connections or ports opened again after a loss.
+    /// Connections or ports opened again: the old one was lost, or an answer was owed on it.
     pub reconnects: Counter,
     /// Missed periods of polls; they are skipped, never queued.
     pub polls_skipped: Counter,

@@ -31,7 +31,7 @@ use tokio::time::sleep;
 const SCALE: &str = include_str!("../../config/scale.toml");
 const GPS: &str = include_str!("../../config/gps.toml");
 
-fn plan(text: &str) -> Plan {
+pub fn plan(text: &str) -> Plan {
     let facts = HostFacts { hostname: "box".into(), credentials_dir: None };
     config::parse(text, Path::new("/etc/ironbridge/ironbridge.toml"), &facts)
         .unwrap_or_else(|error| panic!("{error}"))
@@ -39,7 +39,7 @@ fn plan(text: &str) -> Plan {
 }
 
 /// The tag of this name.
-fn ix(plan: &Plan, name: &str) -> TagIx {
+pub fn ix(plan: &Plan, name: &str) -> TagIx {
     let at = plan.tags.iter().position(|tag| tag.name == name).expect("a tag of this name");
     TagIx(u32::try_from(at).expect("few"))
 }

@@ -21,6 +21,7 @@ mod log;
 mod maps;
 mod profiles;
 mod soak;
+mod stalls;
 mod starvation;
 mod sunspec;
 mod switches;

@@ -29,13 +29,14 @@ struct Line {
     plc: Plc,
     session: Session,
     stats: Arc<BusStats>,
+    framing: Framing,
 }
 
 async fn line(framing: Framing) -> Line {
     let mut plc = Plc::new(framing);
     let wire = plc.open().await.expect("memory");
     let stats = Arc::<BusStats>::default();
-    Line { plc, session: Session::new(wire, timing(rig::link(framing)), Arc::clone(&stats)), stats }
+    Line { plc, session: Session::new(wire, timing(rig::link(framing)), Arc::clone(&stats)), stats, framing }
 }
 
 fn timing(link: BusLink) -> Timing {
@@ -44,6 +45,13 @@ fn timing(link: BusLink) -> Timing {
 
 impl Line {
     async fn read(&mut self, unit: u8, start: u16, count: u16) -> Result<Reading, Trouble> {
+        let read = self.session.read(unit, Table::Holding, start, count).await;
+        if !self.session.is_spent() {
+            return read;
+        }
+        assert!(matches!(read, Err(Trouble::Lost { sent: Sent::Nothing, .. })), "{read:?}");
+        let wire = self.plc.open().await.expect("memory");
+        self.session = Session::new(wire, timing(rig::link(self.framing)), Arc::clone(&self.stats));
         self.session.read(unit, Table::Holding, start, count).await
     }
 
@@ -104,7 +112,9 @@ async fn rtu_what_is_late_is_late_from_when_the_question_left_not_from_when_it_w
     let stuck = Arc::<Mutex<_>>::default();
     let wire = Slow { wire: plc.open().await.expect("memory"), stuck: Arc::clone(&stuck) };
     let link = timing(rig::link(Framing::RtuOverTcp));
-    let mut line = Line { plc, session: Session::new(Box::new(wire), link, Arc::default()), stats: Arc::default() };
+    let framing = Framing::RtuOverTcp;
+    let session = Session::new(Box::new(wire), link, Arc::default());
+    let mut line = Line { plc, session, stats: Arc::default(), framing };
     line.reads_right(1, 100).await;
     *stuck.lock().expect("nobody panics") = Some(Box::pin(tokio::time::sleep(3 * TIMEOUT / 4)));
     line.plc.next([Fault::Late(39 * TIMEOUT / 20)]);

@@ -130,6 +130,9 @@ struct State {
     char_time: Duration,
     seen: Vec<Seen>,
     busy_until: Option<Instant>,
+    /// Its path hands nothing on before this, and it does one thing after the other, each taking this long.
+    stalled: Option<Instant>,
+    turn: Duration,
     refuse_to_open: bool,
     /// Functions that are answered with exception 1.
     unknown: HashSet<u8>,
@@ -221,6 +224,29 @@ impl Plc {
         self.state().unknown.extend(functions);
     }
 
+    /// From now on it is asked over a path that keeps order: what waited while it stalled is answered piece by piece.
+    pub fn in_turn(&self, turn: Duration) {
+        self.state().turn = turn;
+    }
+
+    /// The path stands still.
+    pub fn stall(&self, time: Duration) {
+        self.state().stalled = Some(Instant::now() + time);
+    }
+
+    async fn turn(&self) {
+        let (stalled, turn) = {
+            let state = self.state();
+            (state.stalled, state.turn)
+        };
+        if let Some(until) = stalled {
+            sleep_until(until).await;
+        }
+        if !turn.is_zero() {
+            sleep_until(Instant::now() + turn).await;
+        }
+    }
+
     pub fn echo_everything(&self, echoes: bool) {
         self.state().echoes = echoes;
     }
@@ -242,6 +268,7 @@ impl Plc {
             while let Some((length, header, unit, pdu)) = self.parse(&mut inbox) {
                 let request = inbox[..length].to_vec();
                 inbox.drain(..length);
+                self.turn().await;
                 if self.answer(Incoming { request, header, unit, pdu }, &writer).await == Flow::Close {
                     writer.lock().await.shutdown().await.ok();
                     return;

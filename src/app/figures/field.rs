@@ -48,7 +48,11 @@ pub(super) fn bus(out: &mut Figures, name: &str, stats: &BusStats) {
     count("bus_garbage_bytes", "Bytes that belong to no frame.", garbage);
     count("bus_echoes", "Our own requests, come back.", echo);
     count("bus_foreign_frames", "Whole frames of another unit.", foreign);
-    count("bus_reconnects", "Connections or ports opened again after a loss.", reconnects);
+    count(
+        "bus_reconnects",
+        "Connections or ports opened again: the old one was lost, or an answer was owed on it.",
+        reconnects,
+    );
     count("bus_polls_skipped", "Polls left out because their time had passed.", polls_skipped);
     count("bus_probes", "Requests to devices that are down.", probes);
     count("bus_commands", "Commands taken from the queue.", commands);

@@ -99,8 +99,11 @@ impl Wires {
             Some(holder) => factor(driver, wanted.unit, holder).await,
         };
         let asked = Instant::now();
-        let read =
-            driver.read(wanted.unit, wanted.address.table, wanted.address.start, count(tag, wanted.address)).await;
+        let (table, start, count) = (wanted.address.table, wanted.address.start, count(tag, wanted.address));
+        let mut read = driver.read(wanted.unit, table, start, count).await;
+        if matches!(read, Err(Trouble::Lost { .. })) && driver.renewed().await {
+            read = driver.read(wanted.unit, table, start, count).await;
+        }
         let took = asked.elapsed();
         Ok(match read {
             Ok(raw) => judge(tag, raw, factor, took),

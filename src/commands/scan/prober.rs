@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::plan::{BusPlan, Framing};
 use crate::field::BusStats;
 use crate::field::carrier::{self, Opener, Who};
+use crate::field::modbus::exchange::Sent;
 use crate::field::modbus::session::{Reading, Session, Trouble};
 use crate::field::modbus::timing::Timing;
 use crate::field::stats::Noise;
@@ -123,11 +124,20 @@ impl Prober {
             }
         };
         let (before, foreign) = (self.stats.noise(), self.stats.foreign.get());
-        let asked = Instant::now();
-        let read = match &mut self.session {
-            Some(session) => session.read(unit, place.table, place.start, count).await,
-            None => Err(Trouble::Protocol),
-        };
+        let mut asked = Instant::now();
+        let mut read = self.read(unit, place, count).await;
+        if self.session.as_ref().is_some_and(Session::is_spent) {
+            if let Err(trouble) = self.renew(unit).await {
+                return Heard {
+                    sign: Sign::HungUp(self.lost(&trouble)),
+                    noise: Noise::default(),
+                    late: 0,
+                    took: Duration::ZERO,
+                };
+            }
+            asked = Instant::now();
+            read = self.read(unit, place, count).await;
+        }
         let took = asked.elapsed();
         let noise = self.stats.noise().since(before);
         let numbered = self.bus.link.framing == Framing::Mbap;
@@ -145,6 +155,23 @@ impl Prober {
         };
         let others = if numbered { noise.stale } else { self.stats.foreign.get() - foreign };
         Heard { sign, noise, late: pending + others, took }
+    }
+
+    /// A connection on which nothing is owed, ready to ask this unit.
+    async fn renew(&mut self, unit: u8) -> Result<(), Trouble> {
+        self.session = None;
+        self.open().await.map_err(|error| Trouble::Lost { error, sent: Sent::Nothing })?;
+        match &mut self.session {
+            Some(session) => session.settle(unit).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn read(&mut self, unit: u8, place: Address, count: u16) -> Result<Reading, Trouble> {
+        match &mut self.session {
+            Some(session) => session.read(unit, place.table, place.start, count).await,
+            None => Err(Trouble::Protocol),
+        }
     }
 
     /// Closes what is of no use any more; why.

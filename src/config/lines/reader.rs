@@ -57,6 +57,11 @@ impl Reader {
         self.tags.iter().map(|tag| tag.tag)
     }
 
+    /// Does a pattern of the one stand among those of the other?
+    pub fn speaks_like(&self, other: &Self) -> bool {
+        self.talk.patterns.iter().any(|pattern| other.talk.patterns.contains(pattern))
+    }
+
     /// What a frame says; `None`: it is not one of this device.
     pub fn read(&self, frame: &[u8]) -> Option<Vec<Reading>> {
         let (pattern, groups) =

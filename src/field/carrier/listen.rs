@@ -12,13 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::{ours, tcp};
+use super::{ours, reset_on_close, tcp};
 use crate::config::plan::Network;
 use crate::model::lock::Hold as _;
 
@@ -95,7 +94,7 @@ impl Hall {
             }
             info!(%from, "a serial server has dialled in");
             if let Some(older) = self.waiting.replace(stream) {
-                hang_up(&older);
+                reset_on_close(&older);
             }
         }
         cx.waker().wake_by_ref(); // more may wait
@@ -114,11 +113,6 @@ impl Hall {
     }
 }
 
-/// The other side learns at once that its connection is over.
-fn hang_up(stream: &TcpStream) {
-    let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO)); // it ends anyway, only later
-}
-
 fn is_allowed(allow: &[Network], from: IpAddr) -> bool {
     allow.is_empty() || allow.iter().any(|network| network.has(from))
 }
@@ -129,6 +123,13 @@ pub(super) struct Caller {
     hall: Arc<Mutex<Hall>>,
 }
 
+impl Caller {
+    /// What it came by.
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
 impl AsyncRead for Caller {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let is_over = {
@@ -137,7 +138,7 @@ impl AsyncRead for Caller {
             hall.waiting.is_some()
         };
         if is_over {
-            hang_up(&self.stream);
+            reset_on_close(&self.stream);
             let text = "it has dialled in again, so this connection is over";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)));
         }
@@ -161,6 +162,7 @@ impl AsyncWrite for Caller {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hang_up;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -190,6 +192,10 @@ mod tests {
         let mut caller = door.open().await.expect("the newest");
         third.write_all(b"3").await.expect("open");
         assert_eq!(caller.read_u8().await.expect("open"), b'3');
+
+        hang_up(&caller);
+        drop(caller);
+        assert_eq!(third.read_u8().await.expect_err("over").kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,19 +5,23 @@
 //! passes. All yield a [`Wire`]; none knows what is spoken on it. What does not open is an error for this attempt only; the
 //! driver tries again.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 use crate::config::plan::{BusPlan, Carrier, PortPlan};
 use crate::flow::clock::Clock;
 use crate::road::handshake::Handshake;
-use listen::Door;
+use listen::{Caller, Door};
 use lone::Lone;
 pub use lone::Who;
 
@@ -31,9 +35,22 @@ pub mod tls;
 mod udp;
 
 /// Anything bytes go through. A flush must not block the thread.
-pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + Any {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + Any> Wire for T {}
+
+/// When this is dropped, the other side learns at once that it is over, and what it has not got yet it does not get: a
+/// question that is stuck on its way, whose answer nobody waits for.
+pub fn hang_up(wire: &dyn Wire) {
+    let wire: &dyn Any = wire;
+    if let Some(stream) = wire.downcast_ref().or_else(|| wire.downcast_ref().map(Caller::stream)) {
+        reset_on_close(stream);
+    }
+}
+
+fn reset_on_close(stream: &TcpStream) {
+    let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO)); // it ends anyway, only later
+}
 
 /// A connection being opened.
 pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send + 'a>>;
@@ -138,4 +155,23 @@ impl Opener for Door {
 #[expect(clippy::unnecessary_wraps, reason = "the last step of every opening")]
 fn boxed(wire: impl Wire + 'static) -> io::Result<Box<dyn Wire>> {
     Ok(Box::new(wire))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_hung_up_is_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = listener.local_addr().expect("bound").to_string();
+        let wire = Tcp(endpoint).open().await.expect("listening");
+        let (mut far, _) = listener.accept().await.expect("a connection");
+        hang_up(&*wire);
+        drop(wire);
+        assert_eq!(far.read_u8().await.expect_err("over").kind(), io::ErrorKind::ConnectionReset);
+    }
 }

@@ -13,7 +13,8 @@ use tracing::field::display;
 use tracing::{debug, info};
 
 use super::outcome::ITS_POLL;
-use super::talk::{NoAnswer, Talk};
+use super::owed::Owed;
+use super::talk::{NoAnswer, OPENED_WITHIN, Talk};
 use crate::config::lines::Reader;
 use crate::config::plan::{DevicePlan, LineMode, Plan};
 use crate::field::adopt::Plans;
@@ -45,6 +46,7 @@ pub struct LineBus {
     response_timeout: Duration,
     pub(super) talk: Talk,
     pub(super) partners: Vec<Partner>,
+    owed: Owed,
     next_round: Instant,
 }
 
@@ -101,8 +103,10 @@ impl LineBus {
             switches: Arc::clone(&switches),
         };
         let (mode, response_timeout) = (line.mode, bus_plan.response_timeout);
-        // Whoever asked there before us may still be answered: an answer does not say to whom.
-        let listen_first = if mode == LineMode::Poll { response_timeout } else { Duration::ZERO };
+        // Whoever asked there before us may still be answered: an answer does not say to whom. And one that comes too soon is
+        // lost as half a frame, and then owed.
+        let listen_first = if mode == LineMode::Poll { response_timeout.max(OPENED_WITHIN) } else { Duration::ZERO };
+        let owed = Owed::new(&bus_plan.link.carrier, mode);
         let talk = Talk::new(opener, &line, listen_first, Arc::clone(&stats));
         let site = Site { plan, bus, place: 0, devices, stats, switches };
         let mut envoy = Envoy::new(site, hub.clone(), shared.clock, tags);
@@ -110,7 +114,7 @@ impl LineBus {
             device.slots = partner.reader.tags().filter_map(|tag| envoy.tags.slot(tag)).collect();
         }
         let (next_round, stop) = (envoy.next_round(now), shared.stop);
-        (Self { envoy, stop, commands, mode, response_timeout, talk, partners, next_round }, handle)
+        (Self { envoy, stop, commands, mode, response_timeout, talk, partners, owed, next_round }, handle)
     }
 
     /// Tells the operator there when the bus has no connection, and when it has one again.
@@ -167,6 +171,7 @@ impl LineBus {
     }
 
     async fn open(&mut self) {
+        self.owed.clear();
         if self.envoy.open(&mut self.talk, &self.stop).await {
             let now = Instant::now();
             self.envoy.roster.devices.iter_mut().for_each(|device| device.unit.reconnected());
@@ -192,6 +197,9 @@ impl LineBus {
     }
 
     async fn question(&mut self, seat: Seat) {
+        if self.owed.bars(seat, &self.partners) {
+            return self.talk.give_up(); // the loop opens the next one
+        }
         let begun = Instant::now();
         let partner = &mut self.partners[seat.0];
         let was_down = self.envoy.roster.devices[seat.0].unit.is_down();
@@ -204,9 +212,18 @@ impl LineBus {
             self.envoy.stats.polls_skipped.add(skipped.into());
             self.envoy.roster.devices[seat.0].skipped(skipped.into());
         }
-        let reader = &partner.reader;
+        let (partners, owed) = (&self.partners, &mut self.owed);
+        let reader = &partners[seat.0].reader;
+        let fits = |frame: &[u8]| {
+            let is_late = owed.heard(frame, partners);
+            reader.read(frame).filter(|_| !is_late)
+        };
         let before = self.envoy.stats.noise();
-        let answer = self.talk.ask(reader.question(), self.response_timeout, |frame| reader.read(frame)).await;
+        let answer = self.talk.ask(reader.question(), self.response_timeout, fits).await;
+        match &answer {
+            Ok(_) => self.owed.clear(),
+            Err(_) => self.owed.add(seat),
+        }
         self.envoy.stats.polls.one();
         let device = &mut self.envoy.roster.devices[seat.0];
         device.heard(self.envoy.stats.noise().since(before));
@@ -234,7 +251,12 @@ impl LineBus {
         };
         match heard {
             Err(error) => self.lost(&error).await,
-            Ok(frames) if self.mode == LineMode::Poll => self.envoy.stats.stale.add(frames.len() as u64),
+            Ok(frames) if self.mode == LineMode::Poll => {
+                self.envoy.stats.stale.add(frames.len() as u64);
+                for frame in &frames {
+                    self.owed.heard(frame, &self.partners);
+                }
+            }
             Ok(frames) => {
                 for frame in frames {
                     let read = |(place, partner): (usize, &Partner)| Some((Seat(place), partner.reader.read(&frame)?));

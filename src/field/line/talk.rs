@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::lines::{Framer, Heard};
 use crate::config::plan::{FrameCut, LinePlan};
-use crate::field::carrier::{Opener, Wire};
+use crate::field::carrier::{Opener, Wire, hang_up};
 use crate::field::connection::{Connection, Speaks};
 use crate::field::stats::BusStats;
 
@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(2);
 const SETTLE_WITHIN: Duration = Duration::from_millis(60);
 /// What comes sooner after opening may be the middle of a frame: the instrument did not wait for us, and a network takes
 /// its time.
-const OPENED_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const OPENED_WITHIN: Duration = Duration::from_millis(500);
 /// A frame does not pause for so long. What follows a half one may be its other half or the next one, so it is neither.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -97,8 +97,22 @@ impl Talk {
 
     /// Closes it; one that worked is opened again at once.
     pub(super) fn close(&mut self) {
+        self.hang_up();
         self.connection.close();
         self.framer.clear();
+    }
+
+    /// Closes it because of what is still owed on it.
+    pub(super) fn give_up(&mut self) {
+        self.hang_up();
+        self.connection.give_up();
+        self.framer.clear();
+    }
+
+    fn hang_up(&self) {
+        if let Some(wire) = self.connection.speaker() {
+            hang_up(&**wire);
+        }
     }
 
     /// From the last question to the end of its answer.
@@ -167,7 +181,7 @@ impl Talk {
         &mut self,
         question: &[u8],
         patience: Duration,
-        fits: impl Fn(&[u8]) -> Option<T>,
+        mut fits: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<T, NoAnswer> {
         self.drain(patience).await?;
         self.stats.requests.one();

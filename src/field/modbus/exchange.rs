@@ -13,15 +13,13 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::ascii;
-use super::frame::{EchoRule, Expect, MBAP_BYTES, crc16};
+use super::echo::{EchoHabit, Echoes};
+use super::frame::{Expect, MBAP_BYTES, crc16};
 use super::inbox::{Event, Inbox, OutOfStep, Question};
 use super::timing::ModbusFraming;
-use crate::config::plan::{AnswersAs, BusLink, Echo};
-use crate::field::carrier::Wire;
+use crate::config::plan::{AnswersAs, BusLink};
+use crate::field::carrier::{Wire, hang_up};
 use crate::field::stats::BusStats;
-
-/// After this many answers without an echo a line that echoed is taken to have stopped.
-const CLEAN_ANSWERS: u8 = 3;
 
 /// Why an exchange ended without an answer, as far as the wire or what came on it is the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,27 +36,16 @@ pub enum WireEnd {
     /// An answer that is none to this question.
     #[error("an answer of the wrong shape")]
     WrongShape,
+    /// The question was not sent.
+    #[error("an answer that is still to come could be taken for this one's")]
+    Owing,
 }
 
 impl WireEnd {
     /// Is the wire of no use any more?
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Gone | Self::OutOfStep)
+        matches!(self, Self::Gone | Self::OutOfStep | Self::Owing)
     }
-}
-
-/// What is known about the line's habit of sending our own bytes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EchoHabit {
-    /// No request has shown it yet.
-    Unknown,
-    /// It does not.
-    Absent,
-    /// It does, or did within the last few answers.
-    Present {
-        /// Answers since then without one.
-        clean: u8,
-    },
 }
 
 /// What came of a request that was given up.
@@ -115,9 +102,7 @@ pub struct Exchange {
     /// The answer, on its way to the crate.
     ready: Vec<u8>,
     taken: usize,
-    echo: EchoHabit,
-    echo_told: Echo,
-    echo_seen: bool,
+    echoes: Echoes,
     heard: Heard,
     /// Runs since a frame turned out broken: when the line stays still, there is no answer to wait for.
     broken: Option<Pin<Box<Sleep>>>,
@@ -145,13 +130,7 @@ impl Exchange {
             stats,
             ready: Vec::new(),
             taken: 0,
-            echo: match link.echo {
-                Echo::Auto => EchoHabit::Unknown,
-                Echo::Yes => EchoHabit::Present { clean: 0 },
-                Echo::No => EchoHabit::Absent,
-            },
-            echo_told: link.echo,
-            echo_seen: false,
+            echoes: Echoes::new(link.echo),
             heard: Heard::Nothing,
             broken: None,
             last_heard: Instant::now(),
@@ -166,7 +145,7 @@ impl Exchange {
 
     /// Does the line echo?
     pub const fn echo_habit(&self) -> EchoHabit {
-        self.echo
+        self.echoes.habit()
     }
 
     /// Under which unit id the next answers may come.
@@ -187,7 +166,12 @@ impl Exchange {
             _ => Sent::All,
         };
         if sent == Sent::All {
-            self.learn_echo();
+            self.echoes.learn(self.expect);
+            // A broken frame was its answer, where nothing else can come.
+            let was_answered = self.ended == Some(WireEnd::BrokenFrame) && self.inbox.owed.is_empty();
+            if let Some(question) = self.expect.filter(|_| !was_answered) {
+                self.inbox.owed.add(question);
+            }
         }
         let abandoned = Abandoned { heard: self.heard, sent, sent_at: self.sent_at, ended: self.ended.take() };
         self.finish();
@@ -224,6 +208,10 @@ impl Exchange {
         let Some(expect) = expect else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request this gate can judge the answer of"));
         };
+        let expect = expect.answering_as(self.answers_as);
+        if self.inbox.owed.bars(expect) {
+            return Err(self.ends(WireEnd::Owing));
+        }
         match self.framing {
             ModbusFraming::Mbap => {
                 self.transaction = self.transaction.wrapping_add(1);
@@ -235,8 +223,9 @@ impl Exchange {
         }
         self.ready.clear();
         self.taken = 0;
-        (self.sent, self.sent_at, self.expect) = (0, None, Some(expect.answering_as(self.answers_as)));
-        (self.echo_seen, self.heard, self.broken) = (false, Heard::Nothing, None);
+        (self.sent, self.sent_at, self.expect) = (0, None, Some(expect));
+        (self.heard, self.broken) = (Heard::Nothing, None);
+        self.echoes.begin();
         self.stats.requests.one();
         Ok(())
     }
@@ -324,7 +313,7 @@ impl Exchange {
             return Ok(false);
         };
         loop {
-            let (transaction, echo) = (self.transaction, self.echo_rule(expect));
+            let (transaction, echo) = (self.transaction, self.echoes.rule(expect));
             let question = Question { request: &self.request, expect, transaction, echo };
             let event = self.inbox.next(question, &mut self.ready);
             match event.map_err(|OutOfStep| self.ends(WireEnd::OutOfStep))? {
@@ -333,7 +322,7 @@ impl Exchange {
                     self.deliver();
                     return Ok(true);
                 }
-                Some(Event::Echo) => self.echo_seen = true,
+                Some(Event::Echo) => self.echoes.came(),
                 Some(Event::Stale) if self.framing.is_numbered() => {} // to another question, of whatever unit
                 Some(Event::Stale) => self.heard = Heard::Noise,
                 Some(Event::Foreign) => {}
@@ -357,7 +346,7 @@ impl Exchange {
         if let Some(expect) = self.expect {
             self.sign(expect.unit());
         }
-        self.learn_echo();
+        self.echoes.learn(self.expect);
         self.finish();
     }
 
@@ -374,26 +363,13 @@ impl Exchange {
             *crc = crc16(body).to_le_bytes();
         }
     }
+}
 
-    /// Where the request's own bytes are an answer, only the habit of the line tells it from an echo.
-    fn echo_rule(&self, expect: Expect) -> EchoRule {
-        let strip = match self.echo {
-            _ if !expect.answers_like_an_echo() => true,
-            EchoHabit::Present { .. } => !self.echo_seen,
-            EchoHabit::Unknown | EchoHabit::Absent => false,
-        };
-        if strip { EchoRule::Strip } else { EchoRule::Answer }
-    }
-
-    /// Learns from a request whose echo cannot be mistaken.
-    fn learn_echo(&mut self) {
-        if self.echo_told != Echo::Auto || self.expect.is_none_or(Expect::answers_like_an_echo) {
-            return;
+/// What the other side has not sent yet it does not have to.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.inbox.owed.is_empty() {
+            hang_up(&*self.wire);
         }
-        self.echo = match self.echo {
-            _ if self.echo_seen => EchoHabit::Present { clean: 0 },
-            EchoHabit::Present { clean } if clean + 1 < CLEAN_ANSWERS => EchoHabit::Present { clean: clean + 1 },
-            _ => EchoHabit::Absent,
-        };
     }
 }

@@ -87,6 +87,16 @@ impl Expect {
         self.unit
     }
 
+    /// Does it go to all units of a line? Then nobody answers.
+    pub const fn is_to_all(self) -> bool {
+        self.unit == 0
+    }
+
+    /// May an answer to the one be taken for an answer to the other? Exceptions are as long as each other, whatever was asked.
+    pub fn is_answered_like(self, other: Self) -> bool {
+        self.function == other.function && (self.is_from(other.unit) || other.is_from(self.unit))
+    }
+
     /// May an answer begin with this unit and function?
     pub const fn fits(self, unit: u8, function: u8) -> bool {
         unit == self.unit && (function == self.function || function == self.function | EXCEPTION)

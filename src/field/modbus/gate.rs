@@ -19,7 +19,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::exchange::{Abandoned, EchoHabit, Exchange};
+use super::echo::EchoHabit;
+use super::exchange::{Abandoned, Exchange};
 use super::frame::{MBAP_BYTES, PDU_BYTES_MAX, crc16};
 use super::timing::ModbusFraming;
 use crate::config::plan::{AnswersAs, BusLink};

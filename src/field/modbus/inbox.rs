@@ -2,12 +2,13 @@
 //!
 //! Fed by the exchange with bytes, or with datagrams, where a frame never goes on in the next one. Judges with
 //! [`super::frame`] and [`super::ascii`]. Promises: an [`Event::Answer`] is a whole valid answer to the question; all else
-//! is counted once and dropped; what is kept has a bound.
+//! is counted once and dropped, and what it says of older questions is noted ([`super::owed`]); what is kept has a bound.
 
 use std::sync::Arc;
 
 use super::ascii::{self, Text};
 use super::frame::{EchoRule, Expect, Found, MBAP_BYTES, Mbap, hunt, next_mbap, whole_reply};
+use super::owed::Owed;
 use super::timing::ModbusFraming;
 use crate::config::plan::{BusLink, Carrier};
 use crate::field::stats::BusStats;
@@ -63,6 +64,8 @@ pub struct Inbox {
     framing: ModbusFraming,
     parcels: Parcels,
     bytes: Vec<u8>,
+    /// What may still come, beside the answer that is waited for.
+    pub owed: Owed,
     stats: Arc<BusStats>,
 }
 
@@ -73,7 +76,7 @@ impl Inbox {
             Carrier::Udp { .. } => Parcels::Datagrams,
             Carrier::Tcp { .. } | Carrier::Tls(_) | Carrier::Listen { .. } | Carrier::Serial(_) => Parcels::Stream,
         };
-        Self { framing: link.framing.into(), parcels, bytes: Vec::new(), stats }
+        Self { framing: link.framing.into(), parcels, bytes: Vec::new(), owed: Owed::new(link), stats }
     }
 
     /// Bytes kept.
@@ -123,6 +126,7 @@ impl Inbox {
             match whole_reply(&self.bytes[at..]) {
                 Some(length) => {
                     self.stats.stale.one();
+                    self.owed.heard_rtu(&self.bytes[at..at + length]);
                     at += length;
                 }
                 None => {
@@ -149,6 +153,9 @@ impl Inbox {
             Found::Foreign(range) => (Event::Foreign, range),
             Found::Broken(range) => (Event::Broken, range.start..range.start + 1),
         };
+        if matches!(event, Event::Stale | Event::Foreign) {
+            self.owed.heard_rtu(&self.bytes[range.clone()]);
+        }
         self.count(event);
         self.stats.garbage.add(range.start as u64);
         self.bytes.drain(..range.end);
@@ -174,6 +181,9 @@ impl Inbox {
                     }
                     Some(_) => Event::Stale,
                 };
+                if matches!(event, Event::Stale | Event::Foreign) {
+                    self.owed.heard(unit, pdu);
+                }
                 (range, event)
             }
         };
@@ -236,9 +246,12 @@ impl Inbox {
         Ok(Some(event))
     }
 
-    fn count(&self, event: Event) {
+    fn count(&mut self, event: Event) {
         match event {
-            Event::Answer => self.stats.replies.one(),
+            Event::Answer => {
+                self.owed.clear();
+                self.stats.replies.one();
+            }
             Event::Echo => self.stats.echo.one(),
             Event::Stale => self.stats.stale.one(),
             Event::Foreign => self.stats.foreign.one(),

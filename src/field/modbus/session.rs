@@ -3,8 +3,9 @@
 //! Fed by the driver. Promises: the context of the crate is dropped after any error; after a serial timeout the whole
 //! line stays quiet for at least the worst response time seen, and the silent unit is not asked again until another
 //! response timeout has passed, so that its late answer is over before the next question; so it is after a serial port
-//! was opened; a TCP connection survives a silent unit. Nothing here is cancel-safe but [`Session::settle`]: finish a
-//! transaction once begun.
+//! was opened; a TCP connection survives a silent unit. A network may hold an answer back for longer: what could be mistaken
+//! for it is not asked on that connection, which is lost to the question then ([`Session::is_spent`]). Nothing here is
+//! cancel-safe but [`Session::settle`]: finish a transaction once begun.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use tokio_modbus::client::{Client as _, Context, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext as _};
 use tokio_modbus::{Error, Request, Response};
 
-use super::exchange::{EchoHabit, Heard, Sent, WireEnd};
+use super::echo::EchoHabit;
+use super::exchange::{Heard, Sent, WireEnd};
 use super::frame::{EXCEPTION, Expect};
 use super::gate::Gate;
 use super::timing::{ModbusFraming, Timing};
@@ -112,6 +114,7 @@ pub struct Session {
     holds: Vec<(u8, Instant)>,
     worst_response: Option<Duration>,
     last_response: Option<Duration>,
+    is_spent: bool,
     timer: Option<Timer>,
     stats: Arc<BusStats>,
 }
@@ -132,6 +135,7 @@ impl Session {
             holds: Vec::new(),
             worst_response: None,
             last_response: None,
+            is_spent: false,
             timer: None,
             stats,
         }
@@ -148,6 +152,12 @@ impl Session {
     /// How long the last answer took; `None`: the last request had none.
     pub const fn last_response(&self) -> Option<Duration> {
         self.last_response
+    }
+
+    /// It has refused a question, because an answer that is still owed could be taken for the answer to it ([`super::owed`]):
+    /// that one may be asked on another connection.
+    pub const fn is_spent(&self) -> bool {
+        self.is_spent
     }
 
     /// Under which unit id the next answers may come.
@@ -315,6 +325,7 @@ impl Session {
     fn give_up(&mut self, unit: u8, error: Option<Error>, asked: Instant, patience: Duration) -> Trouble {
         self.context = None;
         let abandoned = self.gate.abandon();
+        self.is_spent |= abandoned.ended == Some(WireEnd::Owing);
         if !self.timing.is_numbered() {
             let quiet = self.quiet();
             self.quiet_until = Instant::now() + quiet;

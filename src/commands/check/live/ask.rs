@@ -136,7 +136,10 @@ impl<'a> Asker<'a> {
                 sleep_until(wait).await;
                 self.driver.open().await.map_err(|error| Miss::Lost(error.to_string()))?;
             }
-            let read = self.driver.read(device.unit_id, table, start, count).await;
+            let mut read = self.driver.read(device.unit_id, table, start, count).await;
+            if matches!(read, Err(Trouble::Lost { .. })) && self.driver.renewed().await {
+                read = self.driver.read(device.unit_id, table, start, count).await;
+            }
             if let (Ok(_) | Err(Trouble::Exception(_)), Some(took)) = (&read, self.driver.last_response()) {
                 self.took.push(took);
             }
