@@ -154,9 +154,11 @@ impl Writer {
         lost: &PerClass<Option<Lost>>,
     ) -> Result<(), Fault> {
         let mut marks = acked::marks_of(&self.shared.state());
+        let mut waiting = self.waiting_long(lost);
         for (class, _) in written {
             if let Some(group) = &self.groups[*class] {
                 marks[*class].last = group.load.last;
+                waiting[*class] = waiting[*class].saturating_sub(group.records());
             }
         }
         for class in classes {
@@ -165,9 +167,10 @@ impl Writer {
             let waits = waits || !self.pending[*class].is_empty();
             if let (Some(lost), false) = (lost[*class], waits) {
                 marks[*class].last += lost.count;
+                waiting[*class] = waiting[*class].saturating_sub(lost.count);
             }
         }
-        self.save_marks(disk, &marks)
+        self.save_marks(disk, &marks, &waiting)
     }
 
     /// Writes the groups of these classes into the tail, as far as they belong there; returns which.

@@ -6,10 +6,11 @@
 
 use crate::disk::fault::{Fault, Unreadable};
 use crate::disk::marks::{Found, Marks};
-use crate::flow::hub::DurableEnd;
-use crate::model::number::Class;
+use crate::flow::hub::{DurableEnd, Lost};
+use crate::model::number::{Class, PerClass};
 
 use super::boot::MARKS;
+use super::commit::Group;
 
 use super::writer::Writer;
 
@@ -28,12 +29,9 @@ impl Writer {
 
     fn give_up(&mut self) {
         for class in Class::ALL {
-            let packed = self.groups[class].take().map_or(0, |group| group.records());
-            let waiting = std::mem::take(&mut self.pending[class]);
-            let waiting = waiting.iter().filter(|pending| pending.is_ours()).count() as u64;
-            let spilled = self.lost[class].take().map_or(0, |lost| lost.count);
-            self.pending_bytes[class] = 0;
-            self.given_up[class] = packed + waiting + spilled;
+            self.given_up[class] = self.waiting(class, &self.lost);
+            (self.groups[class], self.lost[class]) = (None, None);
+            (self.pending[class], self.pending_bytes[class]) = (Vec::new(), 0);
         }
         (self.commit_at, self.urgent_at) = (None, None);
         let given_up = || self.given_up.iter().filter(|(_, records)| **records > 0);
@@ -49,6 +47,13 @@ impl Writer {
         } else if let Err(fault) = self.mark_given_up() {
             tracing::error!(error = %fault, "numbers of lost records could not be marked; nobody will declare them");
         }
+    }
+
+    /// Records that have come and are not committed, and such as found no place.
+    pub(super) fn waiting(&self, class: Class, lost: &PerClass<Option<Lost>>) -> u64 {
+        let packed = self.groups[class].as_ref().map_or(0, Group::records);
+        let pending = self.pending[class].iter().filter(|pending| pending.is_ours()).count() as u64;
+        packed + pending + lost[class].map_or(0, |lost| lost.count)
     }
 
     /// Moves the marks of a store that could not be opened; where it has none, it has no numbers to go on from either.

@@ -17,7 +17,8 @@ use crate::disk::fault::Fault;
 use crate::disk::marks::{Mark, Marks};
 use crate::disk::meta::{Behind, Edit, FixRow, Meta};
 use crate::flow::clock::{Fix, Seen};
-use crate::model::number::PerClass;
+use crate::flow::hub::Lost;
+use crate::model::number::{Class, PerClass};
 
 use super::boot::Opened;
 use super::open::Disk;
@@ -184,7 +185,7 @@ impl Writer {
     pub(super) fn save_cursors(&mut self) -> bool {
         let Some(mut disk) = self.disk.take() else { return false };
         let marks = acked::marks_of(&self.shared.state());
-        let outcome = self.save_marks(&mut disk, &marks);
+        let outcome = self.save_marks(&mut disk, &marks, &self.waiting_long(&self.lost));
         self.disk = Some(disk);
         if let Err(fault) = &outcome {
             tracing::warn!(error = %fault, "marks could not be written");
@@ -201,8 +202,22 @@ impl Writer {
         }
     }
 
-    /// Writes the marks, and with them the cursors.
-    pub(super) fn save_marks(&mut self, disk: &mut Disk, marks: &PerClass<Mark>) -> Result<(), Fault> {
+    /// While commits fail: what waits, by class. Should the power go before it can be committed, the next start declares it.
+    pub(super) fn waiting_long(&self, lost: &PerClass<Option<Lost>>) -> PerClass<u64> {
+        let mut waiting = PerClass::default();
+        for class in Class::ALL.into_iter().filter(|_| self.failed) {
+            waiting[class] = self.waiting(class, lost);
+        }
+        waiting
+    }
+
+    /// Writes the marks, and with them the cursors; beyond the marks, so many numbers as given up.
+    pub(super) fn save_marks(
+        &mut self,
+        disk: &mut Disk,
+        marks: &PerClass<Mark>,
+        waiting: &PerClass<u64>,
+    ) -> Result<(), Fault> {
         let uplinks = {
             let mut state = self.shared.state();
             for ledger in &mut state.ledgers {
@@ -214,7 +229,7 @@ impl Writer {
         self.marks_saved = Instant::now();
         let mut marks = *marks;
         for (class, mark) in marks.iter_mut() {
-            let given_up = self.given_up[class];
+            let given_up = self.given_up[class] + waiting[class];
             (mark.last, mark.given_up) = (mark.last + given_up, given_up);
         }
         match disk.marks.write(&marks, &uplinks) {

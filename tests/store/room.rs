@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ironbridge::disk::fault::Unreadable;
+use ironbridge::disk::marks::{Found, Marks};
 use ironbridge::flow::clock::Fix;
 use ironbridge::flow::hub::EventRecord;
 use ironbridge::flow::notice::Phase;
@@ -468,6 +470,55 @@ async fn what_a_stop_finds_uncommitted_on_a_full_disk_is_declared_by_the_next_ru
         let verdict = inspect::verify(home.path(), &mut |_, _| {}).expect("readable");
         assert!(verdict.problems.is_empty() && verdict.given_up.is_empty(), "{verdict:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_power_cut_takes_while_others_have_filled_the_disk_is_declared_by_the_next_start() {
+    let Some(small) = Small::mounted("6m") else { return };
+    let home = small.0.path().join("store");
+    let running = start(opening(&home));
+    running.emit(Class::Telemetry, 0..100).await;
+    running.settled(100).await;
+    let stats = running.store.stats();
+    let mut file = std::fs::File::create(small.0.path().join("hog")).expect("made");
+    let mut emitted = 100;
+    while stats.failed.get() == 0 {
+        while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
+        running.emit(Class::Telemetry, emitted..emitted + 100).await;
+        emitted += 100;
+        tokio::task::yield_now().await;
+    }
+    let marked = || match Marks::read(&home.join("marks"), Unreadable::GiveUp) {
+        Ok((Found::Marks(marks), _)) => marks[Class::Telemetry].last,
+        _ => 0,
+    };
+    until("all of it is marked", || marked() == emitted).await;
+    let cut_off = tempfile::tempdir().expect("a directory");
+    for entry in std::fs::read_dir(&home).expect("a directory").flatten().filter(|entry| entry.path().is_file()) {
+        std::fs::copy(entry.path(), cut_off.path().join(entry.file_name())).expect("copied");
+    }
+    let after = start(opening(cut_off.path()));
+    let mut reader = after.store.reader("cloud").expect("routed");
+    after.emit(Class::Telemetry, [4711]).await;
+    let items = drain(&mut reader, emitted + 1).await;
+    assert_eq!(items.iter().filter_map(told).next_back().map(|(_, value)| value), Some(4711));
+    let gap = items.iter().rev().find_map(|item| if let Item::Gap(gap) = item { Some(gap) } else { None });
+    assert_eq!(gap.map(|gap| (gap.last.0, &*gap.reason)), Some((emitted, "store")));
+    drop(reader);
+    after.close().await;
+    // Where the disk works again instead, nothing but what was evicted is declared, and nothing is missing.
+    drop(file);
+    std::fs::remove_file(small.0.path().join("hog")).expect("removed");
+    running.settled(emitted).await;
+    running.close().await;
+    let running = start(opening(&home));
+    let mut reader = running.store.reader("cloud").expect("routed");
+    running.emit(Class::Telemetry, [4712]).await;
+    let items = drain(&mut reader, emitted + 1).await;
+    let is_right = |item: &Item| !matches!(item, Item::Gap(gap) if gap.reason != "evicted");
+    assert!(items.iter().all(is_right) && stats.spilled[Class::Telemetry].get() == 0);
+    drop(reader);
+    running.close().await;
 }
 
 #[tokio::test]
