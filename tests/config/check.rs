@@ -164,6 +164,18 @@ fn a_derived_tag_that_is_looked_at_more_seldom_than_it_asks_for_is_warned_of() {
 }
 
 #[test]
+fn a_tag_that_is_asked_with_more_patience_than_it_may_be_silent_is_warned_of() {
+    let slow = ["type = \"modbus-rtu\"", "type = \"modbus-rtu\"\nresponse_timeout = \"20s\""];
+    let tag = |stale| {
+        format!("[[device.tag]]\nname = \"c\"\naddress = \"holding:20\"\ntype = \"int16\"\nstale_after = \"{stale}\"\n")
+    };
+    let found = warned(&tag("2s"), slow);
+    assert!(found.len() == 1 && found[0].contains("bus line") && found[0].contains("plc/c"), "{found:?}");
+    assert_eq!(warned(&tag("20s"), slow), [""; 0]);
+    assert_eq!(warned(&tag("2s"), ["[[device]]"; 2]), [""; 0]);
+}
+
+#[test]
 fn bits_of_a_register_are_told_as_they_were_written() {
     let field = "name = \"b\"\naddress = \"holding:7.4-11\"\ntype = \"uint16\"\n";
     let text = LINE.replacen(

@@ -1,6 +1,7 @@
 //! What of a configuration is looked at more seldom than it says: warnings of `ironbridge check`.
 //!
-//! A plan becomes warnings: of derived tags that nobody works out while their inputs are quiet.
+//! A plan becomes warnings: of derived tags that nobody works out while their inputs are quiet, and of tags that are asked
+//! with more patience than they are given to be silent.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use super::figures::device_name;
 use super::page::Page;
 use crate::config::plan::{LineMode, Plan, Source, TagPlan};
+use crate::config::units::write_duration;
+use crate::model::tag::BusIx;
 
 /// Derived tags whose `heartbeat`, `unchanged_for` or `max_gap` is over before any input need have news.
 pub fn of_derived(out: &mut Page, plan: &Plan) -> fmt::Result {
@@ -62,4 +65,19 @@ fn news(plan: &Plan) -> Vec<Option<Duration>> {
 fn is_listened_to(plan: &Plan, tag: &TagPlan) -> bool {
     let bus = plan.device(tag.device).and_then(|device| device.bus);
     bus.is_some_and(|bus| plan[bus].line.as_ref().is_some_and(|line| line.mode == LineMode::Listen))
+}
+
+/// While a request is outstanding nobody looks who is silent.
+pub fn of_bus(out: &mut Page, plan: &Plan, ix: BusIx) -> fmt::Result {
+    let patience = plan[ix].response_timeout;
+    let tags = plan.devices_on(ix).flat_map(|(_, device)| plan.tags_of(device)).map(|(_, tag)| tag);
+    let hasty = tags.filter(|tag| tag.is_of_device() && !is_listened_to(plan, tag));
+    let shortest = hasty.filter_map(|tag| Some((tag.freshness.stale_after?, tag))).min_by_key(|(longest, _)| *longest);
+    let Some((longest, tag)) = shortest.filter(|(longest, _)| *longest < patience) else { return Ok(()) };
+    out.warn(format_args!(
+        "stale_after {} of {}/{} is below the response timeout: it is not looked at before an answer is there or given up",
+        write_duration(longest),
+        device_name(plan, tag.device),
+        tag.name,
+    ))
 }
