@@ -1,7 +1,8 @@
 //! `ironbridge check`: every problem of a configuration with its place, or the plan and what it costs.
 //!
 //! `doors`, `uplinks`, `bridges`, `store`, `buses` (`instruments` for type line) and `tags` write a section each,
-//! `figures` has the words they share, `page` takes them and counts the warnings, `files` has what else is looked into.
+//! `figures` has the words they share, `page` takes them and counts the warnings, `files` has what else is looked into,
+//! `silence` what is looked at more seldom than one may think.
 //! Reads files, and devices only with `--live`, which has a room of its own (`live`); with `--against-running` it asks the
 //! running gateway (`running`). Problems are the error of this command, so they go where errors go; the plan and `--json`
 //! go to standard output.
@@ -15,6 +16,7 @@ mod instruments;
 mod live;
 mod page;
 mod running;
+mod silence;
 mod store;
 mod tags;
 mod uplinks;
@@ -187,6 +189,7 @@ fn write_plan(out: &mut Page, loaded: &Loaded, forecast: &Forecast, args: &Args)
     for (ix, forecast) in (0u32..).zip(&forecast.buses) {
         buses::write(out, plan, BusIx(ix), forecast)?;
     }
+    silence::of_derived(out, plan)?;
     if args.tags {
         tags::write(out, plan)?;
     }

@@ -347,6 +347,12 @@ impl Envoy {
         }
     }
 
+    /// Alarms of a device whose delays are over.
+    pub(super) async fn tick(&mut self, seat: Seat, at: Stamp) {
+        let over = self.tags.tick(self.roster.devices[seat.0].slots.iter().copied(), at);
+        self.emit(seat, over).await;
+    }
+
     /// Sends on what came of a device's values. Where another plan comes for a tag no alarm of it begins or ends by this one:
     /// what is active has moved by then. Its device begins anew and raises it.
     pub(super) async fn emit(&mut self, seat: Seat, mut harvest: Harvest) {

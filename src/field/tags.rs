@@ -221,6 +221,16 @@ impl Tags {
         self.each(slots, |point, harvest| point.look(at, harvest))
     }
 
+    /// When [`Tags::tick`] has something to tell, if nothing comes before.
+    pub fn due(&self) -> Option<Stamp> {
+        self.states.iter().filter_map(|state| state.point.due()).min()
+    }
+
+    /// Lets time pass over the last values, for instruments that speak of changes only.
+    pub fn tick(&mut self, slots: impl IntoIterator<Item = Slot>, at: Stamp) -> Harvest {
+        self.each(slots, |point, harvest| point.tick(at, harvest))
+    }
+
     /// What swinging doors hold, before a stop.
     pub fn flush(&mut self, slots: impl IntoIterator<Item = Slot>) -> Harvest {
         self.each(slots, Point::flush)

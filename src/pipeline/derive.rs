@@ -5,6 +5,7 @@
 //! needs; one with `every` is worked out at its period and has that moment as its time, any other one when something it
 //! needs has news, with the time of the newest value it needs; nothing is worked out before every tag it needs was
 //! heard of once, so that a start does not show as a fault; at that moment a period begins, for it may be a day long.
+//! Heartbeats and values that do not move are seen when a tag is worked out: `check` warns where that may be too late.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

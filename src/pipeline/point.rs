@@ -128,7 +128,8 @@ impl Point {
         self.alarm.as_ref().and_then(|alarm| alarm.due())
     }
 
-    /// Lets time pass over the last value, for tags that are told only of changes.
+    /// Lets time pass over the last value, for tags that are told only of changes. Alarms only: heartbeat, `unchanged_for` and
+    /// `max_gap` are looked at when a value is offered, for it is offered with its own time.
     pub fn tick(&mut self, at: Stamp, into: &mut Harvest) {
         if let Some(alarm) = &mut self.alarm {
             alarm.tick(at, &mut into.alarms);

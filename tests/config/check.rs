@@ -130,6 +130,51 @@ fn warnings_are_counted_in_the_last_line_and_fail_only_a_strict_check() {
     assert!(warnings.iter().all(|one| one["about"] == "uplink cloud" && one["message"].is_string()), "{json}");
 }
 
+/// What is warned of, of a plant with so much more in it.
+fn warned(more: &str, [old, new]: [&str; 2]) -> Vec<String> {
+    let text = format!("{LINE}{more}");
+    assert!(text.contains(old), "{old}");
+    let report = json(&text.replacen(old, new, 1));
+    let warnings = report["warnings"].as_array().expect("a list");
+    warnings.iter().map(|one| format!("{}: {}", one["about"], one["message"])).collect()
+}
+
+#[test]
+fn a_derived_tag_that_is_looked_at_more_seldom_than_it_asks_for_is_warned_of() {
+    let derived = |keys: &str| {
+        format!(
+            "[[device]]\nname = \"station\"\n[[device.tag]]\nname = \"y\"\nexpression = \"{{plc/b}} + 0\"\n{keys}\n\
+             [[device.tag]]\nname = \"z\"\nexpression = \"{{y}} + 0\"\n"
+        )
+    };
+    let same = ["[[device]]"; 2];
+    // Its input has news every 10 s at least.
+    for quiet in
+        ["unchanged_for = \"3s\"", "deadband = 1\nheartbeat = \"3s\"", "compression = { swing = 1, max_gap = \"3s\" }"]
+    {
+        let found = warned(&derived(quiet), same);
+        let key = quiet.split(" = \"").next().and_then(|key| key.rsplit(['\n', ' ']).next()).expect("a key");
+        assert!(found.len() == 1 && found[0].starts_with("\"tag station/y\"") && found[0].contains(key), "{found:?}");
+        assert_eq!(warned(&derived(&quiet.replace("3s", "30s")), same), [""; 0]);
+        assert_eq!(warned(&derived(&format!("{quiet}\npoll = \"1s\"")), same), [""; 0], "worked out so often");
+        assert_eq!(warned(&derived(quiet), ["deadband = 1.0\nheartbeat = \"10s\"", ""]), [""; 0], "news every second");
+    }
+    let never = derived("unchanged_for = \"1d\"").replace("{plc/b} + 0", "1 + 1");
+    assert_eq!(warned(&never, same).len(), 1, "a constant has no news");
+}
+
+#[test]
+fn a_tag_that_is_asked_with_more_patience_than_it_may_be_silent_is_warned_of() {
+    let slow = ["type = \"modbus-rtu\"", "type = \"modbus-rtu\"\nresponse_timeout = \"20s\""];
+    let tag = |stale| {
+        format!("[[device.tag]]\nname = \"c\"\naddress = \"holding:20\"\ntype = \"int16\"\nstale_after = \"{stale}\"\n")
+    };
+    let found = warned(&tag("2s"), slow);
+    assert!(found.len() == 1 && found[0].contains("bus line") && found[0].contains("plc/c"), "{found:?}");
+    assert_eq!(warned(&tag("20s"), slow), [""; 0]);
+    assert_eq!(warned(&tag("2s"), ["[[device]]"; 2]), [""; 0]);
+}
+
 #[test]
 fn bits_of_a_register_are_told_as_they_were_written() {
     let field = "name = \"b\"\naddress = \"holding:7.4-11\"\ntype = \"uint16\"\n";

@@ -412,6 +412,25 @@ async fn of_a_frame_whose_beginning_nobody_heard_no_part_is_a_value() {
     assert_eq!(codes.len(), 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_alarm_of_an_instrument_that_speaks_only_of_changes_is_told_and_over_when_its_delays_are() {
+    let (sender, mut opened) = mpsc::channel(1);
+    let alarm = "stale_after = \"1h\"\nalarm = { high = 10.0, delay = \"2s\", off_delay = \"3s\" }";
+    let text = CODES.replace("[0-9]+", "[0-9.]+").replace("type = \"string(20)\"", alarm);
+    let mut rig = Rig::run_over(plan(&text), Box::new(Pipes(sender)));
+    let mut scale = opened.recv().await.expect("opened");
+    sleep(Duration::from_secs(2)).await;
+    for (says, state, delay) in [("11.0\r", "active", 2), ("9.0\r", "cleared", 3)] {
+        scale.write_all(says.as_bytes()).await.expect("heard");
+        let said = tokio::time::Instant::now();
+        let event = rig.event().await;
+        let (body, took) = (String::from_utf8_lossy(&event.body).into_owned(), said.elapsed());
+        let delay = Duration::from_secs(delay);
+        assert!(body.contains(state) && took >= delay && took < delay + Duration::from_millis(100), "{took:?} {body}");
+        sleep(Duration::from_secs(12)).await;
+    }
+}
+
 /// The same, but after the first opening each takes this long, as a network does that has lost its way.
 struct Far(Pipes, Option<Duration>);
 

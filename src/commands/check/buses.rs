@@ -10,6 +10,7 @@ use super::figures::{counted, device_name, millis, write_rows};
 use super::files;
 use super::instruments;
 use super::page::Page;
+use super::silence;
 use crate::config;
 use crate::config::blocks::Block;
 use crate::config::forecast::BusForecast;
@@ -42,6 +43,7 @@ pub fn write(out: &mut Page, plan: &Plan, ix: BusIx, forecast: &BusForecast) -> 
     let bus = &plan[ix];
     out.about(format!("bus {}", bus.name));
     writeln!(out, "\nbus {}: {}, response timeout {}", bus.name, bus.link, write_duration(bus.response_timeout))?;
+    silence::of_bus(out, plan, ix)?;
     if bus.line.is_some() {
         return instruments::write(out, plan, ix, forecast);
     }

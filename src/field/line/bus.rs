@@ -140,6 +140,7 @@ impl LineBus {
             self.refuse();
             self.heed_switches().await;
             let now = Instant::now();
+            self.next_round = self.next_round.min(self.delay_over(now).unwrap_or(self.next_round));
             if now >= self.next_round {
                 self.round().await;
                 self.next_round = self.envoy.next_round(now);
