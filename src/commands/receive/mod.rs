@@ -55,7 +55,8 @@ previous_seq, newest, duplicates), topic (id, topic); the views samples, events 
 per window of messages, which is acknowledged to the broker after the commit.
 
 CSV and NDJSON: a file that is continued may hold lines twice after a kill (key: stream, epoch, seq). Cells are exact, also where a
-spreadsheet would take a text for a formula.
+spreadsheet would take a text for a formula. Either may be a pipe that somebody reads already (else exit code 75). When its reader goes
+away the receiver ends with 75, too: what it had not written comes again; what lay unread in the pipe, 64 KiB at most, is lost.
 
 With --format sparkplug it hears edge nodes of any make, on spBv1.0/#: a line per value, with `historical` and `birth` where it
 is that. Values have no numbers there; what `seq` shows to be missing is counted, and births are asked for (the broker must let
@@ -342,6 +343,7 @@ async fn watch(
         tokio::select! {
             () = &mut limit => break,
             () = stop.begun() => break,
+            () = to_writer.closed() => break, // the writer ended; its error is shown by the caller
             _ = reports.tick() => {
                 if let Some(line) = news() {
                     say(line);
@@ -362,7 +364,7 @@ async fn watch(
                 Some(Happened::Message(delivery)) => {
                     let Some(waiting) = Waiting::in_room(delivery, &room).await else { break };
                     if to_writer.send(waiting).await.is_err() {
-                        break; // the writer ended; its error is shown by the caller
+                        break; // the same
                     }
                 }
             },
