@@ -3,7 +3,8 @@
 //! `target` where it goes, `shown` what is said of it, `sparkplug` as a host hears edge nodes. A thread of its own
 //! writes and keeps the books, because files block; a message is acknowledged after its record was handed to the
 //! system, or its transaction was committed. Exit 0; 1 with `--expect-complete` when something is missing or nothing
-//! came, and with `--report` when something is missing; 75 when there never was a connection.
+//! came, and with `--report` when something is missing; 75 when there never was a connection, and when what it writes into is
+//! full, away or forbidden; 64 for a file that nothing may be added to, as it is damaged or somebody else's.
 
 mod shown;
 mod sparkplug;
@@ -66,7 +67,9 @@ historical, from edge nodes that name our --host-id as their primary host, and f
 With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write one
 --sqlite FILE (or each its own), and ask with --report FILE…
 
-Exit codes: 0 ended as told · 1 --expect-complete or --report, and something is missing · 64 usage · 75 never connected";
+Exit codes: 0 ended as told · 1 --expect-complete or --report, and something is missing · 64 usage, or a file that nothing can be
+added to: a damaged database, a CSV with other columns · 75 never connected or turned away, or what it writes into is full, cannot be
+written or has lost its reader";
 
 /// Reference consumer: take what a broker has, each record once, and report what is missing
 #[derive(Debug, Args)]
