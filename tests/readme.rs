@@ -163,7 +163,7 @@ fn the_sql_of_the_readme_finds_what_is_missing_and_nothing_else() {
     let database = Connection::open(&file).expect("opens");
     // 3 and 4, 5 to 7: declared by two records that touch; 10 and 11: by nobody
     let filled = "INSERT INTO epoch (id, gateway, stream, epoch) VALUES (1, 'gw', 'telemetry', 8);
-        INSERT INTO topic VALUES (1, 'acme/pump-1/pressure');
+        INSERT INTO topic VALUES (1, 'site/acme/pump-1/pressure');
         INSERT INTO sample VALUES (1, 1, 1, 0, 4.0, 0, NULL), (1, 2, 1, 500, 6.0, 0, NULL), (1, 8, 1, 1000, 1.0, 2, 'timeout'),
             (1, 9, 1, 1500, 5.0, 0, NULL), (1, 12, 1, 2000, 7.0, 0, NULL);
         INSERT INTO gap VALUES (1, 3, 4, 'refused', '{}'), (1, 5, 7, 'refused', '{}');";

@@ -31,7 +31,7 @@ enum Command {
     /// Print the [broker] part of a configuration that does what this mosquitto.conf does
     ///
     /// Listeners, TLS, users, rules, limits, bridges. What is not carried over is named, line by line, in comments and on stderr.
-    /// Exit codes: 0 written · 64 a file that cannot be read · 75 the disk fails · 78 a line that mosquitto does not take, either
+    /// Exit codes: 0 written · 64 a file that cannot be read, or one to be written that exists · 75 the disk fails · 78 a line that mosquitto does not take, either
     Import(Import),
 }
 
@@ -43,6 +43,9 @@ struct Import {
     /// Write broker.toml and a copy of the users there, instead of printing
     #[arg(long, value_name = "DIR")]
     out_dir: Option<PathBuf>,
+    /// Replace these two files in DIR if they exist, with the logins in them
+    #[arg(long, requires = "out_dir")]
+    force: bool,
 }
 
 /// Something that is not as it was.
@@ -87,26 +90,30 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     }
     match &import.out_dir {
         None => commands::print(page)?,
-        Some(directory) => {
-            let broken =
-                |path: &Path, error: &dyn std::fmt::Display| Failed::TryAgain(format!("{}: {error}", path.display()));
-            std::fs::create_dir_all(directory).map_err(|error| broken(directory, &error))?;
-            let path = directory.join("broker.toml");
-            std::fs::write(&path, page).map_err(|error| broken(&path, &error))?;
-            if let Some(text) = users_text {
-                access::replace(&directory.join("users"), &text)
-                    .map_err(|error| Failed::TryAgain(error.to_string()))?;
-            }
-            say(format_args!(
-                "{} written; take its tables into ironbridge.toml, or put it into ironbridge.d",
-                path.display()
-            ));
-        }
+        Some(directory) => put(import, directory, &page, users_text.as_deref())?,
     }
     let loud = notes.0.iter().filter(|note| note.weight == Weight::Loud);
     for note in loud {
         say(format_args!("{}: {}", note.place, note.text));
     }
+    Ok(())
+}
+
+/// Writes the files; neither of them over one that is there, unless that is wanted.
+fn put(import: &Import, directory: &Path, page: &str, users: Option<&str>) -> Result<(), Failed> {
+    let broken = |path: &Path, error: &dyn std::fmt::Display| Failed::TryAgain(format!("{}: {error}", path.display()));
+    let (path, users_path) = (directory.join("broker.toml"), directory.join("users"));
+    let mut wanted = std::iter::once(&path).chain(users.map(|_| &users_path));
+    if let Some(there) = wanted.find(|wanted| !import.force && wanted.symlink_metadata().is_ok()) {
+        let text = format!("{} exists: name another directory, or --force replaces it", there.display());
+        return Err(Failed::Usage(text));
+    }
+    std::fs::create_dir_all(directory).map_err(|error| broken(directory, &error))?;
+    std::fs::write(&path, page).map_err(|error| broken(&path, &error))?;
+    if let Some(users) = users {
+        access::replace(&users_path, users).map_err(|error| Failed::TryAgain(error.to_string()))?;
+    }
+    say(format_args!("{} written; take its tables into ironbridge.toml, or put it into ironbridge.d", path.display()));
     Ok(())
 }
 

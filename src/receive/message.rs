@@ -123,7 +123,7 @@ fn plain(topic: &str, payload: &[u8]) -> Message {
 /// A sample says what it is by itself. A tag's topic may look like one of our own tree, of a gateway that is called
 /// `ironbridge`: it is neither a status nor a gap then, and its level before last is no gateway.
 fn is_sample(body: &Map<String, Json>) -> bool {
-    is_numbered(body) && (body.contains_key("quality") || device::is_meant(body))
+    is_numbered(body) && (device::is_meant(body) || body.contains_key("quality") && !is_event(body))
 }
 
 fn single(topic: &str, own: Option<Own<'_>>, body: Map<String, Json>) -> Message {
@@ -179,7 +179,7 @@ fn object(
     let time_ms = moment(&body, "time");
     let until_ms = moment(&body, "time_until");
     let mut whole = None;
-    let body = match body.get("quality").and_then(Json::as_str) {
+    let body = match body.get("quality").and_then(Json::as_str).filter(|_| !is_event(&body)) {
         Some(quality) => {
             let sample = Body::Sample {
                 value: body.get("value").and_then(value),
@@ -205,6 +205,12 @@ fn gap(topic: &str, gateway: &str, body: Map<String, Json>) -> Message {
 /// Does it claim to have a number?
 fn is_numbered(body: &Map<String, Json>) -> bool {
     ["stream", "epoch", "seq"].iter().all(|key| body.contains_key(*key))
+}
+
+/// An alarm, or what the gateway tells of itself. Alarms have a value and a quality, every event has one while the clock is not
+/// known; no sample says of what it is the `state`.
+pub(super) fn is_event(body: &Map<String, Json>) -> bool {
+    ["event", "state"].iter().all(|key| body.get(*key).is_some_and(Json::is_string))
 }
 
 fn newest(body: &Map<String, Json>) -> Vec<(Class, Epoch, Seq)> {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
+use super::message::is_event;
 use crate::payload::table::{self, cell};
 
 /// How lines look.
@@ -82,7 +83,7 @@ pub enum Header {
 
 fn text(topic: &str, body: &Map<String, Value>) -> String {
     let number = format!("{} {} {}", cell(body, "stream"), cell(body, "epoch"), cell(body, "seq"));
-    if !body.contains_key("quality") {
+    if !body.contains_key("quality") || is_event(body) {
         return format!("{topic}  {}", Value::Object(body.clone()));
     }
     let value = body.get("value").map_or_else(String::new, ToString::to_string);
@@ -110,12 +111,13 @@ mod tests {
         }
     }
 
+    const ALARM: &str = r#"{"event":"high","state":"active","value":12.3,"quality":"good","limit":12.0,"time":"T","stream":"alarm","epoch":8,"seq":2}"#;
+
     fn written(form: Form, header: Header) -> String {
         let paper = Paper::default();
         let mut output = Output::new(form, Box::new(paper.clone()), header).expect("memory");
         let sample = r#"{"value":"a,b","quality":"bad","cause":"nan","time":"T","stream":"bulk","epoch":8,"seq":1}"#;
-        let event = r#"{"event":"high","stream":"alarm","epoch":8,"seq":2}"#;
-        for body in [sample, event] {
+        for body in [sample, ALARM] {
             output.write("a/b", &serde_json::from_str(body).expect("json")).expect("memory");
         }
         output.flush().expect("memory");
@@ -127,6 +129,7 @@ mod tests {
     fn each_form_has_one_line_per_record() {
         let text = written(Form::Text, Header::Write);
         assert!(text.starts_with("T  a/b  \"a,b\"  bad (nan)  [bulk 8 1]\n"), "{text}");
+        assert!(text.contains(r#"a/b  {"epoch":8,"event":"high","limit":12.0,"#), "{text}");
         let json = written(Form::Ndjson, Header::Write);
         for line in json.lines() {
             let value: Value = serde_json::from_str(line).expect("each line is JSON");
@@ -136,7 +139,8 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines[0], "topic,time,value,quality,cause,stream,epoch,seq,record");
         assert_eq!(lines[1], "a/b,T,\"a,b\",bad,nan,bulk,8,1,");
-        assert!(lines[2].starts_with("a/b,,,,,alarm,8,2,\"{"), "{}", lines[2]);
+        assert!(lines[2].starts_with("a/b,T,12.3,good,,alarm,8,2,\"{"), "{}", lines[2]);
+        assert!(lines[2].contains(r#"""event"":""high"",""limit"":12.0,"#), "{}", lines[2]);
         assert_eq!(written(Form::Csv, Header::Skip).lines().count(), 2);
     }
 }

@@ -1,8 +1,9 @@
 //! Writing a recording: wires tell what happens, a thread of its own writes it down.
 //!
 //! Fed by the wires of a bus through [`Tape`]s. Promises: a wire never waits for the disk, what finds no place is counted
-//! and written as a number; every record is handed to the system within [`FLUSH_AFTER`], so that a killed program loses no
-//! more, and to the disk every [`SYNC_AFTER`]; the file never grows beyond its bound, and the recording ends there.
+//! and written as a number, before the next event or before the end; every record is handed to the system within
+//! [`FLUSH_AFTER`], so that a killed program loses no more, and to the disk every [`SYNC_AFTER`]; the file never grows beyond
+//! its bound, and the recording ends there.
 //!
 //! Bytes that come in without a pause of [`PAUSE_MIN`] are one record with a begin and a duration: a serial line hands its
 //! bytes on in crumbs, and a reply that comes in pieces is one with pauses that can be felt. A datagram is always a record of
@@ -145,7 +146,7 @@ impl Scribe {
         self.codec.put(record, &mut self.out);
     }
 
-    /// Would this much more fit, with an end behind it?
+    /// Would this much more fit, with an end behind it, and what was missed before that? These are 42 bytes at most.
     fn has_room(&self, more: usize) -> bool {
         self.told.bytes.get() + (self.out.len() + more) as u64 + 64 <= self.bounds.bytes_max
     }
@@ -240,19 +241,25 @@ impl Writer {
             self.scribe.told.full.one();
             return false;
         }
+        self.own_up(at, line, connection);
+        self.scribe.put(&Record::Event(Event { at, line, connection, what }));
+        self.scribe.told.events.one();
+        true
+    }
+
+    /// Says how many events found no place since the last time, ahead of the next one or of the end.
+    fn own_up(&mut self, at: Duration, line: u32, connection: u32) {
         let missed = self.scribe.told.missed.get();
         if missed > self.missed {
             let what = What::Missed(missed - self.missed);
             self.scribe.put(&Record::Event(Event { at, line, connection, what }));
             self.missed = missed;
         }
-        self.scribe.put(&Record::Event(Event { at, line, connection, what }));
-        self.scribe.told.events.one();
-        true
     }
 
     fn end(mut self) -> io::Result<()> {
         self.settle();
+        self.own_up(self.began.elapsed(), 0, 0); // whosever they were; the room for an end has place for it
         self.scribe.put(&Record::End);
         self.scribe.flush()?;
         self.scribe.file.sync_all()
@@ -330,6 +337,29 @@ mod tests {
         let (events, _) = events(&path);
         let count = |line| events.iter().filter(|event| event.line == line).count();
         assert_eq!([0, 1, 2].map(count), [2, 2, 1]);
+    }
+
+    #[test]
+    fn what_found_no_place_behind_the_last_event_is_in_the_file_too() {
+        let home = tempfile::tempdir().expect("temporary directory");
+        for (name, bytes_max, kept) in [("roomy", 1 << 20, 20), ("full", 1000, 5)] {
+            let (path, told, began) = (home.path().join(name), Arc::<RecordingStats>::default(), Instant::now());
+            let file = File::create_new(&path).expect("made");
+            let (bounds, out) = (Bounds { bytes_max }, HEADER.to_vec());
+            let mut scribe = Scribe { file, codec: Codec::default(), bounds, out, told: Arc::clone(&told) };
+            scribe.put(&Record::Head(head()));
+            let mut writer = Writer { began, scribe, datagrams: BTreeSet::new(), pending: BTreeMap::new(), missed: 0 };
+            let what = What::Sent { took: Duration::ZERO, bytes: vec![0; 50] };
+            let note = || Noted { at: Instant::now(), line: 0, connection: 0, what: what.clone() };
+            let taken = (0..20).take_while(|_| writer.take(note())).count();
+            told.missed.add(u64::MAX);
+            writer.end().expect("written");
+            let (events, tail) = events(&path);
+            assert!(taken >= kept && events.len() == taken + 1, "{name}: {taken} and {}", events.len());
+            assert_eq!(events[taken].what, What::Missed(u64::MAX), "{name}");
+            assert_eq!(tail, Tail::Ended);
+            assert!(std::fs::metadata(&path).expect("there").len() <= bytes_max, "{name}");
+        }
     }
 
     #[test]

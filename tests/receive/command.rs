@@ -6,7 +6,11 @@ use crate::cloud;
 use crate::owed;
 use crate::rig;
 
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::Parser;
@@ -104,6 +108,34 @@ async fn what_is_missing_fails_the_verdict_and_what_was_declared_lost_does_not()
             Err(other) => panic!("{other}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_that_nobody_reads_is_refused_and_what_its_reader_leaves_behind_is_not_acknowledged() {
+    let cloud = Cloud::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let pipe = home.path().join("lines");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    cloud.deliver("acme/pump/pressure", &record(1));
+    let url = format!("mqtt://{}", cloud.address);
+    let options = |limit| ["--ndjson", pipe.to_str().unwrap(), "--client-id", "lake", "--for", limit];
+    let error = receive(&url, &options("2s")).task.await.unwrap().expect_err("nobody reads");
+    assert!(error.code() == 75 && error.to_string().contains("nobody reads"), "{error}");
+    assert_eq!((cloud.connects().len(), cloud.acknowledged()), (0, 0));
+    // Does not wait for a writer.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(&pipe).unwrap();
+    let receiving = receive(&url, &options("60s"));
+    cloud.until("written", |_| cloud.acknowledged() == 1).await;
+    let mut line = [0; 512];
+    let length = reader.read(&mut line).unwrap();
+    assert!(line[..length].starts_with(br#"{"topic":"acme/pump/pressure""#) && line[length - 1] == b'\n');
+    drop(reader);
+    cloud.deliver("acme/pump/pressure", &record(2));
+    let ended = tokio::time::timeout(Duration::from_secs(30), receiving.task).await.expect("at once").unwrap();
+    let error = ended.expect_err("nobody reads any more");
+    assert!(error.code() == 75 && error.to_string().contains("cannot write"), "{error}");
+    assert_eq!(cloud.acknowledged(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,14 +10,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ironbridge::disk::received::{self, Received};
+use ironbridge::model::alarm::{Change, Condition, Level};
 use ironbridge::model::number::{Class, Epoch, Number, Seq};
 use ironbridge::model::quality::{Cause, Quality};
-use ironbridge::model::time::{Certainty, Wall};
+use ironbridge::model::tag::TagIx;
+use ironbridge::model::time::{Boot, Certainty, Stamp, Wall};
 use ironbridge::model::value::Value;
 use ironbridge::payload::batch::{Encoder, Entry, Head, Row, RowBody};
-use ironbridge::payload::{device, json, packed};
+use ironbridge::payload::{device, event, json, packed};
 use ironbridge::receive::consumer::{Account, Arrival, Consumer, Target};
 use ironbridge::receive::ledger::{Begin, Ledger};
+use ironbridge::receive::output::{Form, Header, Output};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -175,6 +178,85 @@ fn the_queries_of_the_readme_answer_what_their_comments_ask() {
     assert_eq!(rows(&file, hourly), ["Text(\"2026-11-20 20\") Real(4.0)"]);
     let missing = rows(&file, missing);
     assert!(missing.len() == 1 && missing[0].ends_with("Integer(4) Integer(5)"), "{missing:?}");
+}
+
+fn alarm(certainty: Certainty) -> Vec<u8> {
+    let change = Change {
+        tag: TagIx(0),
+        level: Level::High,
+        condition: Condition::Active,
+        value: Value::Float(12.3),
+        quality: Quality::Good,
+        limit: Value::Float(12.0),
+        at: Stamp { boot: Boot(1), micros: 0 },
+    };
+    json::alarm(&change, "bar", Wall { unix_ms: TIME, certainty })
+}
+
+#[test]
+fn an_alarm_is_an_event_although_it_has_a_value_and_a_sample_that_says_more_than_we_know_is_none() {
+    let home = tempfile::tempdir().unwrap();
+    let topic = "site/ironbridge/gw/alarm/pump-1/pressure";
+    let start = br#"{"event":"start","state":"notice","subject":"gw","time":"2026-11-20T20:00:00.123Z"}"#.to_vec();
+    for (name, certainty) in [("known", Certainty::Fixed), ("unknown", Certainty::Floor)] {
+        let time = Wall { unix_ms: TIME, certainty };
+        let bodies = [(topic, alarm(certainty)), (topic, json::forgotten_alarm("high", time))];
+        let bodies = bodies.into_iter().chain([("site/ironbridge/gw/event", start.clone())]);
+        let sent: Vec<Message> = (1..)
+            .zip(bodies)
+            .map(|(seq, (topic, body))| (topic.to_owned(), event::numbered(&body, time, number(seq), None)))
+            .collect();
+        let mut list = Vec::new();
+        for (topic, object) in &sent {
+            json::add_to_list(&mut list, topic, object);
+        }
+        json::close_list(&mut list);
+        let list = vec![("site/ironbridge/gw/batch".to_owned(), list)];
+        for (layout, messages) in [("single", &sent), ("list", &list)] {
+            let file = home.path().join(format!("{name}-{layout}"));
+            take(&mut database(&file), messages);
+            assert_eq!(samples(&file), Vec::<String>::new(), "{name} {layout}");
+            let events = rows(&file, "SELECT seq, topic, time, replace(body, '\"', '') FROM events ORDER BY seq");
+            assert_eq!(events.len(), 3, "{events:?}");
+            let begins = format!(r#"Integer(1) Text({topic:?}) Text("2026-11-20T20:00:00.123Z")"#);
+            assert!(events[0].starts_with(&begins), "{}", events[0]);
+            for part in ["event:high,", "state:active,", "value:12.3", "limit:12.0,", "unit:bar,"] {
+                assert!(events[0].contains(part), "{part} in {}", events[0]);
+            }
+            assert!(events[1].contains("event:high,") && events[1].contains("state:cleared,"), "{}", events[1]);
+            let gateways = rows(&file, "SELECT gateway FROM events WHERE seq = 3");
+            assert_eq!(gateways, [r#"Text("gw")"#], "{name} {layout}");
+        }
+    }
+    // Of another encoder, and tags of a poll that are called so.
+    let file = home.path().join("samples");
+    let end = r#""stream":"telemetry","epoch":8123,"seq""#;
+    let more = [r#""event":7"#, r#""event":"x""#, r#""state":"open""#, r#""event":{},"state":{}"#];
+    let single = |(seq, more)| format!(r#"{{"value":1,"quality":"good",{more},{end}:{seq}}}"#).into_bytes();
+    let mut messages: Vec<Message> =
+        (1..).zip(more).map(single).map(|body| ("acme/pump/event".to_owned(), body)).collect();
+    let poll = format!(r#"{{{end}:5,"count":2,"values":{{"event":"x","state":"y"}}}}"#);
+    messages.push(("acme/pump".to_owned(), poll.into_bytes()));
+    take(&mut database(&file), &messages);
+    assert_eq!((samples(&file).len(), rows(&file, "SELECT * FROM events").len()), (6, 0));
+}
+
+#[test]
+fn a_line_of_an_alarm_says_what_it_was() {
+    for form in [Form::Csv, Form::Ndjson, Form::Text] {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lines");
+        let file = std::fs::File::create(&path).unwrap();
+        let output = Output::new(form, Box::new(file), Header::Skip).unwrap();
+        let mut consumer = Consumer::new(Ledger::new(Begin::One), Target::Lines(output));
+        let body = json::numbered_event(&alarm(Certainty::Fixed), number(1), None);
+        take(&mut consumer, &[("ironbridge/gw/alarm/pump-1/pressure".to_owned(), body)]);
+        drop(consumer);
+        let line = std::fs::read_to_string(path).unwrap().replace("\"\"", "\"");
+        for part in [r#""event":"high""#, r#""state":"active""#, r#""limit":12.0"#, r#""unit":"bar""#] {
+            assert!(line.contains(part) && line.lines().count() == 1, "{form:?}: {line}");
+        }
+    }
 }
 
 fn report(files: &[&Path]) -> Account {

@@ -542,3 +542,31 @@ fn what_an_import_cannot_read_is_said_and_nothing_is_written() {
     assert!(code == Some(78) && told.contains("per_listener_settings"), "{told}");
     assert!(!home.join("out").exists());
 }
+
+#[test]
+fn an_import_replaces_no_users_and_no_configuration_unless_told_to() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    fs::write(home.join("m.conf"), "listener 1883 127.0.0.1\npassword_file passwords\n").expect("written");
+    fs::write(home.join("passwords"), PASSWORDS).expect("written");
+    let words = ["broker", "import", "m.conf", "--out-dir", "box"];
+    for there in ["users", "broker.toml"] {
+        fs::create_dir_all(home.join("box")).expect("made");
+        fs::write(home.join("box").join(there), "every login of the box").expect("written");
+        let (code, page, told) = run(&words, "", home);
+        assert!(code == Some(64) && page.is_empty() && told.contains(&format!("box/{there} exists")), "{told}");
+        let kept: Vec<_> = fs::read_dir(home.join("box")).expect("listed").map(|entry| entry.expect("entry")).collect();
+        assert_eq!(kept.len(), 1, "nothing else was written either");
+        assert_eq!(fs::read_to_string(kept[0].path()).expect("readable"), "every login of the box");
+        let (code, _, told) = run(&[&words[..], &["--force"]].concat(), "", home);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(fs::read_to_string(home.join("box/users")).expect("readable").starts_with("hmi:$7$"));
+        fs::remove_dir_all(home.join("box")).expect("gone");
+    }
+    // Users that this mosquitto does not have are not touched.
+    fs::create_dir(home.join("box")).expect("made");
+    fs::write(home.join("box/users"), "mine").expect("written");
+    fs::write(home.join("m.conf"), "listener 1883 127.0.0.1\n").expect("written");
+    assert_eq!(run(&words, "", home).0, Some(0));
+    assert_eq!(fs::read_to_string(home.join("box/users")).expect("readable"), "mine");
+}

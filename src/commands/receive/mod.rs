@@ -3,7 +3,8 @@
 //! `target` where it goes, `shown` what is said of it, `sparkplug` as a host hears edge nodes. A thread of its own
 //! writes and keeps the books, because files block; a message is acknowledged after its record was handed to the
 //! system, or its transaction was committed. Exit 0; 1 with `--expect-complete` when something is missing or nothing
-//! came, and with `--report` when something is missing; 75 when there never was a connection.
+//! came, and with `--report` when something is missing; 75 when there never was a connection, and when what it writes into is
+//! full, away or forbidden; 64 for a file that nothing may be added to, as it is damaged or somebody else's.
 
 mod shown;
 mod sparkplug;
@@ -55,7 +56,8 @@ previous_seq, newest, duplicates), topic (id, topic); the views samples, events 
 per window of messages, which is acknowledged to the broker after the commit.
 
 CSV and NDJSON: a file that is continued may hold lines twice after a kill (key: stream, epoch, seq). Cells are exact, also where a
-spreadsheet would take a text for a formula.
+spreadsheet would take a text for a formula. Either may be a pipe that somebody reads already (else exit code 75). When its reader goes
+away the receiver ends with 75, too: what it had not written comes again; what lay unread in the pipe, 64 KiB at most, is lost.
 
 With --format sparkplug it hears edge nodes of any make, on spBv1.0/#: a line per value, with `historical` and `birth` where it
 is that. Values have no numbers there; what `seq` shows to be missing is counted, and births are asked for (the broker must let
@@ -65,7 +67,9 @@ historical, from edge nodes that name our --host-id as their primary host, and f
 With --share a receiver sees only its part of the numbers and cannot say what is missing: let all of a group write one
 --sqlite FILE (or each its own), and ask with --report FILE…
 
-Exit codes: 0 ended as told · 1 --expect-complete or --report, and something is missing · 64 usage · 75 never connected";
+Exit codes: 0 ended as told · 1 --expect-complete or --report, and something is missing · 64 usage, or a file that nothing can be
+added to: a damaged database, a CSV with other columns · 75 never connected or turned away, or what it writes into is full, cannot be
+written or has lost its reader";
 
 /// Reference consumer: take what a broker has, each record once, and report what is missing
 #[derive(Debug, Args)]
@@ -342,6 +346,7 @@ async fn watch(
         tokio::select! {
             () = &mut limit => break,
             () = stop.begun() => break,
+            () = to_writer.closed() => break, // the writer ended; its error is shown by the caller
             _ = reports.tick() => {
                 if let Some(line) = news() {
                     say(line);
@@ -362,7 +367,7 @@ async fn watch(
                 Some(Happened::Message(delivery)) => {
                     let Some(waiting) = Waiting::in_room(delivery, &room).await else { break };
                     if to_writer.send(waiting).await.is_err() {
-                        break; // the writer ended; its error is shown by the caller
+                        break; // the same
                     }
                 }
             },

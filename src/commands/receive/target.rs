@@ -1,9 +1,13 @@
 //! Where a receiver puts what comes, and what databases say afterwards.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::Errno;
 
 use crate::disk::fault::Fault;
 use crate::disk::received::{self, Received};
@@ -71,6 +75,23 @@ pub(super) fn consumer(args: &ReceiveArgs) -> Result<Consumer, Failed> {
     Ok(consumer)
 }
 
+/// What lines go into: a plain file, which may have to be mended, also for reading. Of a pipe we would be the reader ourselves
+/// then, and what nobody takes would be acknowledged; one without a reader is an error at once, as nothing could end the wait.
+fn open(path: &Path) -> io::Result<File> {
+    let kind = std::fs::metadata(path).ok().map(|about| about.file_type());
+    if kind.is_none_or(|kind| kind.is_file()) {
+        return OpenOptions::new().create(true).read(true).append(true).open(path);
+    }
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().append(true).custom_flags(flags).open(path);
+    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NXIO) => io::Error::new(error.kind(), "nobody reads this pipe: start its reader first"),
+        _ => error,
+    })?;
+    fcntl_setfl(&file, OFlags::APPEND)?; // from here on it waits for a reader that is slow
+    Ok(file)
+}
+
 pub(super) fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> {
     let cannot = |error: io::Error| Failed::TryAgain(format!("cannot write: {error}"));
     if args.quiet {
@@ -94,9 +115,7 @@ pub(super) fn open_output(args: &ReceiveArgs) -> Result<Option<Output>, Failed> 
         }
     };
     let cannot_open = |error: io::Error| Failed::TryAgain(format!("{}: {error}", path.display()));
-    let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
-    // A pipe cannot be opened for both.
-    let mut file = opened.or_else(|_| OpenOptions::new().append(true).open(path)).map_err(cannot_open)?;
+    let mut file = open(path).map_err(cannot_open)?;
     if form == Form::Csv && !resume::has_our_columns(&mut file).map_err(cannot_open)? {
         let text = format!(
             "{}: this file does not begin with the columns of a receiver, so nothing is added to it",
