@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::model::number::Class;
@@ -86,6 +87,17 @@ impl Directory {
             Ok(()) => Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Fault::InUse(self.path.display().to_string())),
             Err(error) => Err(Fault::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Is this lock still the one that lies here? If not, the directory was removed or moved, or another file system is mounted
+    /// over it: what is written to open files is found by nobody.
+    pub fn is_held_by(&self, lock: &File) -> bool {
+        let place = |about: fs::Metadata| (about.dev(), about.ino());
+        match (lock.metadata(), fs::metadata(self.path.join(LOCK))) {
+            (Ok(held), Ok(here)) => place(held) == place(here),
+            (_, Err(error)) => error.kind() != std::io::ErrorKind::NotFound,
+            (Err(_), _) => true, // of that nothing can be said
         }
     }
 

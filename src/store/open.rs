@@ -37,7 +37,6 @@ const FRAME: u64 = 24;
 /// What the thread holds of the directory.
 pub(super) struct Disk {
     /// Held as long as anything here is written.
-    #[expect(dead_code, reason = "held, not used")]
     pub(super) lock: File,
     pub(super) meta: Meta,
     pub(super) marks: Marks,

@@ -179,7 +179,7 @@ impl Writer {
     async fn run(mut self, ends: Ends) {
         let Ends { mut records, mut inbox, control, finished } = ends;
         let (mut lane_open, mut handles_open) = (true, true);
-        let mut give_up_at: Option<Instant> = None;
+        let (mut give_up_at, mut looked_at): (Option<Instant>, _) = (None, Instant::now());
         self.prepare();
         while lane_open || handles_open || !self.shared.state().ended {
             let (shared, wake) = (Arc::clone(&self.shared), self.wake_at());
@@ -201,6 +201,12 @@ impl Writer {
                 () = tokio::time::sleep_until(give_up_at.unwrap_or(wake).min(wake)) => {}
             }
             self.work(&records, &control);
+            if looked_at.elapsed() >= RETRY {
+                looked_at = Instant::now();
+                if self.has_lost_its_place() {
+                    return; // whoever watches this thread begins anew, on what lies there then
+                }
+            }
             // While memory is full nobody comes to the end of the lane.
             let ends = !lane_open || (self.is_full() && records.records.is_closed());
             if !ends || self.shared.state().ended {
@@ -215,6 +221,15 @@ impl Writer {
         }
         self.close();
         drop(finished);
+    }
+
+    fn has_lost_its_place(&self) -> bool {
+        let lost = self.disk.as_ref().is_some_and(|disk| !self.shared.directory.is_held_by(&disk.lock));
+        if lost {
+            let place = self.shared.directory.file("");
+            tracing::error!(place = %place.display(), "the store's directory was taken away; nobody would find what is kept in it");
+        }
+        lost
     }
 
     /// What may take its time, before the first record is waited for.

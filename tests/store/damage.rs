@@ -363,6 +363,32 @@ async fn a_chunk_that_can_be_neither_read_nor_set_aside_keeps_no_store_closed_an
 }
 
 #[tokio::test]
+async fn a_directory_that_is_taken_away_ends_the_store_instead_of_being_written_to_where_nobody_looks() {
+    for another in [true, false] {
+        let home = tempfile::tempdir().expect("a directory");
+        let dir = home.path().join("store");
+        let running = start(opening(&dir));
+        running.emit(Class::Telemetry, 0..10).await;
+        running.settled(10).await;
+        std::fs::rename(&dir, home.path().join("elsewhere")).expect("moved");
+        if another {
+            std::fs::create_dir(&dir).expect("made");
+        }
+        let emitting = async {
+            loop {
+                running.emit(Class::Telemetry, [11]).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = running.store.ended() => {}
+            () = emitting => unreachable!("for ever"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it goes on"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_directory_in_use_is_not_touched_and_taken_once_it_is_free() {
     let home = tempfile::tempdir().expect("a directory");
     let running = start(opening(home.path()));
