@@ -5,7 +5,8 @@
 //! kept; when the last one is over the topic is cleared. So whoever subscribes to `ironbridge/+/alarm/#` is given what
 //! is active now, and nothing else.
 //!
-//! What is active is remembered beside that, see `alarm_memory`: no alarm, no reload and no stop waits for that file.
+//! What is active is remembered beside that, see `alarm_memory`: no alarm, no reload and no stop waits for that file. What
+//! that file does not have is told again if it is still active, and stays active in the cloud if it ended meanwhile.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -32,10 +33,10 @@ use super::turns::Turn;
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 
 /// And so often in a row at once. Of what a storm of alarms has changed since, a crash leaves nothing here: what had begun is
-/// told again, and shown, once its device has answered.
+/// told again, and shown, once its device has answered; if it ended before that it stays active in the cloud.
 const AT_ONCE: u32 = 10;
 
-/// At the stop it may take so long; after that the file is as it was, and what has changed since is told again.
+/// At the stop it may take so long; after that the file is as it was, and what has changed since is told again, as above.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is active now, for whoever wants to look.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::broker::Publisher;
 use crate::flow::clock::Clock;
 use crate::flow::hub::{EventRecord, Hub};
-use crate::flow::notice::Notice;
+use crate::flow::notice::{Later, Notice, Notices};
 use crate::flow::progress;
 use crate::flow::stop::Stop;
 use crate::model::number::Class;
@@ -29,12 +29,14 @@ pub struct Events {
     pub clock: Clock,
     /// Publishes them.
     pub publisher: Publisher,
+    /// What found the queue full.
+    pub later: Arc<Later>,
 }
 
 impl Events {
-    /// For the gateway with this name.
-    pub fn new(gateway: &str, clock: Clock, publisher: Publisher) -> Self {
-        Self { topic: GatewayTopics::new(gateway).event().into(), clock, publisher }
+    /// For the gateway with this name, and what is told there.
+    pub fn new(gateway: &str, clock: Clock, publisher: Publisher, notices: &Notices) -> Self {
+        Self { topic: GatewayTopics::new(gateway).event().into(), clock, publisher, later: notices.later() }
     }
 
     /// Runs until `end`, then stores what still waits and lets go of the hub, so that the store can finish.
@@ -44,7 +46,7 @@ impl Events {
             tokio::select! {
                 biased;
                 () = end.begun() => break,
-                notice = notices.recv() => match notice {
+                notice = self.next(&mut notices) => match notice {
                     Some(notice) => {
                         progress::step(TOLD_WITHIN);
                         self.tell(notice, &hub).await;
@@ -53,8 +55,16 @@ impl Events {
                 },
             }
         }
-        while let Ok(notice) = notices.try_recv() {
+        while let Some(notice) = self.later.take(&mut notices) {
             self.record(&notice, &hub, None).await;
+        }
+    }
+
+    /// What found the queue full is not waited for: while something is there, something is in the queue or was. Cancel-safe.
+    async fn next(&self, notices: &mut mpsc::Receiver<Notice>) -> Option<Notice> {
+        match self.later.take(notices) {
+            None => notices.recv().await,
+            waiting => waiting,
         }
     }
 

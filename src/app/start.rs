@@ -143,7 +143,7 @@ pub async fn start(plan: Arc<Plan>, stop: Stop, patience: Timing) -> Result<Runn
     sources.spawn(crew.run("clock", timekeeper.run(time, stop.clone())));
     let (roster, in_force, farewell) = (Arc::clone(&house.roster), Arc::clone(&house.means.plan), house.farewell());
     let events_end = Stop::new();
-    let events = Events::new(&plan.gateway.name, clock, publisher).run(told, hub, events_end.clone());
+    let events = Events::new(&plan.gateway.name, clock, publisher, &notices).run(told, hub, events_end.clone());
     let tasks = Tasks {
         sources,
         events: tokio::spawn(crew.run("events", events)),

@@ -5,6 +5,8 @@
 use crate::cloud;
 use crate::gateway;
 
+use std::collections::BTreeMap;
+
 use cloud::{Arrived, Cloud};
 use gateway::{Home, PATIENCE, Plc, Seen, Watch, config, tag, until, uplink};
 use ironbridge::model::tag::Table;
@@ -310,5 +312,33 @@ async fn derived_tags_follow_their_inputs_across_devices_with_quality_and_alarms
     client.publish("gw/station/total/set", QoS::AtLeastOnce, "7").await;
     let seen = watch.until("gw/station/total/set/result", "refused", |it| it["outcome"] == "refused").await;
     assert_eq!(seen["reason"], "access");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_400_buses_that_are_down_at_once_and_removed_at_once_none_stays_active() {
+    let plc = Plc::start().await;
+    let text = config(plc.line.address()) + &tag("level", "holding:0", "uint16", "");
+    let names: Vec<String> = (0..400).map(|n| format!("b{n}")).collect();
+    let bus = |name: &String| {
+        format!(
+            "[[bus]]\nname = \"{name}\"\ntype = \"modbus-tcp\"\nendpoint = \"127.0.0.1:1\"\n\
+             [[device]]\nname = \"{name}\"\nbus = \"{name}\"\nunit_id = 1\npoll = \"1s\"\n"
+        ) + &tag("v", "holding:0", "uint16", "")
+    };
+    let home = Home::new(&(text.clone() + &names.iter().map(bus).collect::<String>()));
+    let daemon = home.run();
+    let watch = Watch::on_all(daemon.mqtt().await).await;
+    for name in &names {
+        watch.until(&format!("gw/{name}/v"), "nobody is there", |it| it["cause"] == "transport").await;
+    }
+    home.configure(&text);
+    daemon.signal(Signal::HUP);
+    let stand = || {
+        let events = watch.on("ironbridge/gw/event").into_iter().map(|seen| seen.json());
+        let told = events.filter(|it| it["event"] == "bus_down");
+        told.map(|it| (it["subject"].to_string(), it["state"].to_string())).collect::<BTreeMap<_, _>>()
+    };
+    until("all are over", || stand().len() == 400 && stand().values().all(|state| state == "\"cleared\"")).await;
     assert_eq!(daemon.stop().await, Some(0));
 }

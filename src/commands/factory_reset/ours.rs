@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 use super::beside::plain;
 
 /// Files in `data_dir`; with a `.` or `-` and more behind it, the same.
-const STATE: [&str; 9] = [
+const STATE: [&str; 10] = [
     "broker.db",
     "commands.db",
     "learned.db",
     "retained.db",
     "alarms.json",
     "alarms.draft",
+    "alarms.unread",
     TRIAL,
     "trial.draft",
     "control.sock", // of a gateway that was killed
