@@ -228,7 +228,7 @@ mod tests {
         let tag = |name: &&str| {
             let address = Address { table: Table::Holding, start: 0, bit: None };
             let alarm = AlarmPlan { limits: vec![(Level::High, 1.0)], ..AlarmPlan::plain() };
-            TagPlan { alarm: Some(Box::new(alarm)), ..TagPlan::plain(*name, DeviceIx(0), address, DataType::Int16) }
+            TagPlan { alarm: Some(Box::new(alarm)), ..TagPlan::plain(name, DeviceIx(0), address, DataType::Int16) }
         };
         let tags: Vec<TagPlan> = names.iter().map(tag).collect();
         let devices = vec![DevicePlan { tags: 0..tags.len(), ..DevicePlan::plain("tank", BusIx(0), 1) }];
