@@ -12,10 +12,10 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use crate::road::handshake::Handshake;
 use tracing::{debug, warn};
 
 use super::{Opener, Opening};
+use crate::road::handshake::Handshake;
 
 const PREFIX: &[u8] = b"ironbridge line ";
 /// A name has 107 bytes (unix(7)).
