@@ -2,7 +2,7 @@
 //! take every place or keep the door busy.
 //!
 //! Loopback has no limits per address, since every local client comes from the same one; but this box's own clients leave some
-//! places, and an eighth of the rate, for those from elsewhere. An IPv6 host may take any address of
+//! places, and an eighth of every burst, for those from elsewhere. An IPv6 host may take any address of
 //! its /64 (RFC 6177, section 2), and a whole plant may be in one: so what counts is the address, and beside it all of a /64
 //! have half of the places, and of the rate, at most. The total stays below half of the file descriptors that the process may
 //! have: the store and the field need theirs.
@@ -26,6 +26,9 @@ use crate::model::lock::Hold as _;
 
 /// A burst as long as this at the full rate is let through at once: after a power cut everybody comes back together.
 const BURST: Duration = Duration::from_secs(5);
+
+/// However fast this box's own clients come, what is left of it is for others.
+const BURST_FROM_HERE: Duration = Duration::from_millis(4375);
 
 /// Addresses are forgotten when there are more than this and some have long been silent.
 const ADDRESSES: usize = 4096;
@@ -122,8 +125,6 @@ pub(super) enum NoPlace {
     TooFastFromNetwork,
     #[error("max_connections, but for what is left to clients from elsewhere")]
     FullFromHere,
-    #[error("max_connect_rate, but for what is left to clients from elsewhere")]
-    TooFastFromHere,
 }
 
 impl Limits {
@@ -157,7 +158,8 @@ impl Limits {
         if book.count >= of_all.count {
             return Err(whose.full());
         }
-        if !book.flow.has_room(of_all.rate, now) {
+        let burst = if from.host.is_some() { BURST } else { BURST_FROM_HERE };
+        if !book.flow.has_room(of_all.rate, now, burst) {
             return Err(NoPlace::TooFast);
         }
         let Source { host, network } = from;
@@ -170,7 +172,6 @@ impl Limits {
             match book.networks.verdict(network, of_network, now) {
                 Verdict::Room => book.networks.add(network, of_network, now),
                 Verdict::Full if host.is_none() => return Err(NoPlace::FullFromHere),
-                Verdict::TooFast if host.is_none() => return Err(NoPlace::TooFastFromHere),
                 Verdict::Full => return Err(NoPlace::FullFromNetwork),
                 Verdict::TooFast => return Err(NoPlace::TooFastFromNetwork),
             }
@@ -204,8 +205,7 @@ impl Limits {
 
     /// Nearly all: on most boxes there are no others.
     fn of_here(&self) -> Bounds {
-        let Rate(rate) = self.plan.rate;
-        Bounds { count: self.total_max - self.total_max / 64, rate: Rate(rate - rate / 8) }
+        Bounds { count: self.total_max - self.total_max / 128, rate: self.plan.rate }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -241,7 +241,7 @@ impl Origins {
     fn verdict(&self, from: IpAddr, bounds: Bounds, now: Instant) -> Verdict {
         match self.0.get(&from) {
             Some(origin) if origin.count >= bounds.count => Verdict::Full,
-            Some(origin) if !origin.flow.has_room(bounds.rate, now) => Verdict::TooFast,
+            Some(origin) if !origin.flow.has_room(bounds.rate, now, BURST) => Verdict::TooFast,
             _ => Verdict::Room,
         }
     }
@@ -276,8 +276,8 @@ impl Source {
 }
 
 impl Flow {
-    fn has_room(self, rate: Rate, now: Instant) -> bool {
-        self.0.is_none_or(|empty_at| empty_at + share(rate) <= now + BURST)
+    fn has_room(self, rate: Rate, now: Instant, burst: Duration) -> bool {
+        self.0.is_none_or(|empty_at| empty_at + share(rate) <= now + burst)
     }
 
     fn add(&mut self, rate: Rate, now: Instant) {
