@@ -293,7 +293,10 @@ async fn all_places_together_and_the_rate_of_new_connections_are_limited_over_al
         let_in += u32::from(!is_full(broker.address).await);
     }
     let most = 6 + u32::try_from(begun.elapsed().as_secs()).unwrap();
-    assert!((5..=most).contains(&let_in), "{let_in} of 40, five at once and one more each second");
+    assert!(
+        (4..=most).contains(&let_in),
+        "{let_in} of 40: four at once, the fifth is left to others, and one more each second"
+    );
     broker.stop().await;
 }
 
