@@ -37,7 +37,8 @@
 //! | what a topic may be and who owns it | [`model::topic`] |
 //! | **The field** | |
 //! | which Modbus function writes a value | `field/modbus/write` |
-//! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate` on the wire, `exchange` around it) |
+//! | what keeps a late reply from becoming a wrong value | [`field::modbus`] (`gate` on the wire, `exchange` around it); where the network stalls `field/modbus/owed`, `field/line/owed` |
+//! | who may ask on a line behind a serial server | `field/carrier/lone` |
 //! | how a port or connection to devices is opened; which bytes are a frame | [`field::carrier`]; [`field::modbus`] (`frame`, `ascii`, `inbox`) |
 //! | when a device is asked next, and when it counts as down | [`field::schedule`], [`field::standing`] |
 //! | who works through a bus: its commands, its connections, its rounds | [`field`] (`bus`, `lane`, `rounds`, `overload`; `flow::timer` where a millisecond counts) |
